@@ -1,0 +1,120 @@
+/**
+ * The closed set of error codes. Branch on `code`, never on the text of a message.
+ *
+ * | family | codes |
+ * |---|---|
+ * | set-up | CONFIG_INVALID, CAPABILITY_MISSING, CLOSED, ABORTED, INTERNAL |
+ * | who | IDENTITY_INVALID, TOKEN_UNAVAILABLE, PRINCIPAL_MISMATCH, TLS_FAILED, AUTHENTICATION_FAILED |
+ * | what | TOPIC_UNDECLARED, GRANT_MISSING, GRANT_INVALID, GRANT_EXPIRED, GRANT_DENIED, AUTHORIZATION_FAILED |
+ * | how fast | QUOTA_EXCEEDED, BUFFER_FULL, DELIVERY_TIMEOUT |
+ * | what it says | ENCODE_FAILED, DECODE_FAILED, SCHEMA_INVALID, SCHEMA_UNKNOWN, SCHEMA_UNAVAILABLE, SCHEMA_INCOMPATIBLE, RECORD_TOO_LARGE |
+ * | the cluster | BROKER_UNAVAILABLE, BROKER_REJECTED, CLUSTER_MISMATCH, TOPIC_UNKNOWN, PARTITION_UNKNOWN, OFFSET_OUT_OF_RANGE |
+ * | groups, transactions | MEMBERSHIP_LOST, HANDLER_FAILED, PRODUCER_FENCED, TRANSACTION_ABORTED |
+ * | the platform's tools | MANIFEST_INVALID, LOCK_STALE, PLATFORM_UNAVAILABLE |
+ */
+export type ErrorCode =
+  | 'CONFIG_INVALID'
+  | 'CAPABILITY_MISSING'
+  | 'CLOSED'
+  | 'ABORTED'
+  | 'INTERNAL'
+  | 'IDENTITY_INVALID'
+  | 'TOKEN_UNAVAILABLE'
+  | 'PRINCIPAL_MISMATCH'
+  | 'TLS_FAILED'
+  | 'AUTHENTICATION_FAILED'
+  | 'TOPIC_UNDECLARED'
+  | 'GRANT_MISSING'
+  | 'GRANT_INVALID'
+  | 'GRANT_EXPIRED'
+  | 'GRANT_DENIED'
+  | 'AUTHORIZATION_FAILED'
+  | 'QUOTA_EXCEEDED'
+  | 'BUFFER_FULL'
+  | 'DELIVERY_TIMEOUT'
+  | 'ENCODE_FAILED'
+  | 'DECODE_FAILED'
+  | 'SCHEMA_INVALID'
+  | 'SCHEMA_UNKNOWN'
+  | 'SCHEMA_UNAVAILABLE'
+  | 'SCHEMA_INCOMPATIBLE'
+  | 'RECORD_TOO_LARGE'
+  | 'BROKER_UNAVAILABLE'
+  | 'BROKER_REJECTED'
+  | 'CLUSTER_MISMATCH'
+  | 'TOPIC_UNKNOWN'
+  | 'PARTITION_UNKNOWN'
+  | 'OFFSET_OUT_OF_RANGE'
+  | 'MEMBERSHIP_LOST'
+  | 'HANDLER_FAILED'
+  | 'PRODUCER_FENCED'
+  | 'TRANSACTION_ABORTED'
+  | 'MANIFEST_INVALID'
+  | 'LOCK_STALE'
+  | 'PLATFORM_UNAVAILABLE';
+
+/** May the record stand in the log although its caller holds an error? "unknown": a retry may make a duplicate. */
+export type Written = 'no' | 'unknown';
+
+/** What is known of the failure, as fields; absent where it doesn't apply. Never holds a secret, a token or a record's value. */
+export interface ErrorFacts {
+  readonly topic?: string;
+  readonly partition?: number;
+  readonly offset?: bigint;
+  readonly group?: string;
+  readonly transactionalId?: string;
+  readonly principal?: string;
+  readonly cluster?: string;
+  readonly broker?: string;
+  readonly subject?: string;
+  /** Where in the value or the file: `items[3].qty`, `turnpike.yaml:12:5`. */
+  readonly path?: string;
+  readonly grantRevision?: number;
+  /** The broker's own error name, such as `TOPIC_AUTHORIZATION_FAILED` (Kafka protocol guide, "Error codes"). */
+  readonly kafkaError?: string;
+  /** ms after which another try may succeed. */
+  readonly retryAfterMs?: number;
+}
+
+export interface ErrorInit extends ErrorFacts {
+  readonly cause?: unknown;
+  /** Whether the same call may succeed later without anybody changing anything. Default false. */
+  readonly retriable?: boolean;
+  /** Set on every error that ends a record. */
+  readonly written?: Written;
+}
+
+/** The one error class. The message opens with `[CODE]` and ends with what to do. */
+export class TurnpikeError extends Error {
+  override readonly name = 'TurnpikeError';
+  readonly code: ErrorCode;
+  readonly retriable: boolean;
+  readonly written: Written | undefined;
+  readonly facts: ErrorFacts;
+
+  constructor(code: ErrorCode, message: string, init: ErrorInit = {}) {
+    const { cause, retriable = false, written, ...facts } = init;
+    super(`[${code}] ${message}`, cause === undefined ? undefined : { cause });
+    this.code = code;
+    this.retriable = retriable;
+    this.written = written;
+    this.facts = facts;
+  }
+
+  /** The same failure as seen by one record. */
+  withWritten(written: Written): TurnpikeError {
+    if (this.written === written) return this;
+    const message = this.message.slice(this.code.length + 3);
+    return new TurnpikeError(this.code, message, { ...this.facts, cause: this.cause, retriable: this.retriable, written });
+  }
+}
+
+/** True for an error of ours, also one from another copy of this package. */
+export function isTurnpikeError(error: unknown): error is TurnpikeError {
+  return error instanceof Error && error.name === 'TurnpikeError' && 'code' in error && 'facts' in error;
+}
+
+/** Turns whatever was thrown into an error of ours; ours pass unchanged. */
+export function asTurnpikeError(error: unknown, code: ErrorCode, message: string, init: ErrorInit = {}): TurnpikeError {
+  return isTurnpikeError(error) ? error : new TurnpikeError(code, message, { ...init, cause: error });
+}

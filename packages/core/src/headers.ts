@@ -1,0 +1,71 @@
+export type HeaderValue = string | Uint8Array | null;
+export type HeaderEntry = readonly [name: string, value: Uint8Array | null];
+/** What a caller may give: a plain object, or a list of pairs where a name occurs more than once. */
+export type HeadersInit = Readonly<Record<string, HeaderValue>> | Iterable<readonly [string, HeaderValue]>;
+
+const bytesOf = (value: HeaderValue): Uint8Array | null => (typeof value === 'string' ? Buffer.from(value) : value);
+
+/** A record's headers: ordered, names may repeat, values are bytes or null (KIP-82). */
+export class RecordHeaders implements Iterable<HeaderEntry> {
+  readonly #entries: HeaderEntry[] = [];
+
+  constructor(init?: HeadersInit) {
+    if (init === undefined) return;
+    const pairs = Symbol.iterator in init ? (init as Iterable<readonly [string, HeaderValue]>) : Object.entries(init);
+    for (const [name, value] of pairs) this.append(name, value);
+  }
+
+  /** Takes over a list that a transport has parsed; not copied. */
+  static of(entries: HeaderEntry[]): RecordHeaders {
+    const headers = new RecordHeaders();
+    for (const entry of entries) headers.#entries.push(entry);
+    return headers;
+  }
+
+  get size(): number {
+    return this.#entries.length;
+  }
+
+  /** The last value of that name, as Kafka's own `lastHeader` does; undefined = there is none. */
+  get(name: string): Uint8Array | null | undefined {
+    for (let i = this.#entries.length - 1; i >= 0; i--) if (this.#entries[i]?.[0] === name) return this.#entries[i]?.[1];
+    return undefined;
+  }
+
+  /** The last value of that name as UTF-8 text; undefined = there is none, or it is null. */
+  text(name: string): string | undefined {
+    const value = this.get(name);
+    return value === null || value === undefined ? undefined : Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString();
+  }
+
+  getAll(name: string): (Uint8Array | null)[] {
+    return this.#entries.filter(([n]) => n === name).map(([, v]) => v);
+  }
+
+  has(name: string): boolean {
+    return this.#entries.some(([n]) => n === name);
+  }
+
+  append(name: string, value: HeaderValue): void {
+    this.#entries.push([name, bytesOf(value)]);
+  }
+
+  /** Replaces every value of that name by one. */
+  set(name: string, value: HeaderValue): void {
+    this.delete(name);
+    this.append(name, value);
+  }
+
+  delete(name: string): void {
+    for (let i = this.#entries.length - 1; i >= 0; i--) if (this.#entries[i]?.[0] === name) this.#entries.splice(i, 1);
+  }
+
+  [Symbol.iterator](): Iterator<HeaderEntry> {
+    return this.#entries[Symbol.iterator]();
+  }
+
+  /** The pairs as a transport writes them. */
+  entries(): readonly HeaderEntry[] {
+    return this.#entries;
+  }
+}

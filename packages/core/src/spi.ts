@@ -1,0 +1,44 @@
+// The seams that packages meet at. Siblings import `@turnpike/core/spi`; services don't need it.
+export type {
+  AclBinding,
+  AclOperation,
+  AclResourceType,
+  AdminPort,
+  ClientQuota,
+  ConfigEntry,
+  GroupDescription,
+  ItemResult,
+  QuotaKey,
+  TopicDescription,
+  TopicSpec,
+} from './spi/admin.ts';
+export { type Clock, pause, systemClock } from './spi/clock.ts';
+export type { Codec, SchemaRef, Serde } from './spi/codec.ts';
+export type { ClusterDescriptor, ClusterSite, EnforcementMode, GrantClaims, GrantQuota, Lock, LockedSubject } from './spi/grant.ts';
+export type { HttpPort, HttpRequest, HttpResponse, Identity, TlsMaterial, Token } from './spi/identity.ts';
+export { type Logger, silentLogger } from './spi/logger.ts';
+export { type AccessPolicy, type DrainGate, type FetchGate, openGate } from './spi/policy.ts';
+export { type HeaderCarrier, noTelemetry, type RecordSpan, type Telemetry } from './spi/telemetry.ts';
+export type {
+  AssignmentListener,
+  Capabilities,
+  ClusterRef,
+  CommitOffset,
+  CompiledConsumerOptions,
+  CompiledProducerOptions,
+  Compression,
+  ConsumerPort,
+  FetchedBatch,
+  InboundRecord,
+  Link,
+  LinkContext,
+  OutboundRecord,
+  Pending,
+  ProducerPort,
+  SeekTarget,
+  SettledBatch,
+  TopicPartition,
+  TransactionPort,
+  Transport,
+  TransportEvents,
+} from './spi/transport.ts';

@@ -1,0 +1,232 @@
+import type { TurnpikeError } from '../errors.ts';
+import type { HeaderEntry, RecordHeaders } from '../headers.ts';
+import type { AdminPort } from './admin.ts';
+import type { Clock } from './clock.ts';
+import type { Identity } from './identity.ts';
+import type { Logger } from './logger.ts';
+import type { DrainGate, FetchGate } from './policy.ts';
+import type { RecordSpan } from './telemetry.ts';
+
+export type Compression = 'none' | 'gzip' | 'snappy' | 'lz4' | 'zstd';
+
+/** What a transport can do. What it can't is false (or left out of a list), and asking for it is CAPABILITY_MISSING at `connect()`. */
+export interface Capabilities {
+  /** "wire": gate bytes are compressed and charged per attempt; "estimate": uncompressed, at hand-over to a library that retries inside. */
+  readonly quotaBasis: 'wire' | 'estimate';
+  readonly compression: readonly Compression[];
+  readonly idempotence: boolean;
+  readonly transactions: boolean;
+  readonly readCommitted: boolean;
+  /** "classic" and "consumer" (KIP-848). */
+  readonly groupProtocols: readonly ('classic' | 'consumer')[];
+  /** Incremental rebalance under the classic protocol (KIP-429). */
+  readonly cooperativeRebalance: boolean;
+  readonly staticMembership: boolean;
+  /** KIP-368: re-authenticates on a live connection. */
+  readonly reauthentication: boolean;
+  readonly throttleTime: boolean;
+  readonly admin: boolean;
+}
+
+/** A cluster as one identity reaches it. */
+export interface ClusterRef {
+  /** The logical name, as in manifests and grants. */
+  readonly name: string;
+  /** The cluster id that must answer (CLUSTER_MISMATCH otherwise); undefined = not checked. */
+  readonly id?: string;
+  /** host:port of the listener for this identity's kind. */
+  readonly bootstrap: readonly string[];
+}
+
+export interface Transport {
+  /** "wire", "memory", ... */
+  readonly name: string;
+  readonly capabilities: Capabilities;
+  /** Reaches the cluster and proves the identity, or rejects within `connectTimeoutMs` with TLS_FAILED, AUTHENTICATION_FAILED, BROKER_UNAVAILABLE or CLUSTER_MISMATCH. */
+  connect(context: LinkContext): Promise<Link>;
+}
+
+export interface LinkContext {
+  readonly cluster: ClusterRef;
+  readonly identity: Identity;
+  readonly clientId: string;
+  /** ms (> 0). */
+  readonly connectTimeoutMs: number;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly gate: DrainGate;
+  readonly fetchGate: FetchGate;
+  readonly events: TransportEvents;
+}
+
+/** One identity at one cluster. Disposing closes every port of it and leaves no handle. */
+export interface Link extends AsyncDisposable {
+  readonly clusterId: string | undefined;
+  producer(options: CompiledProducerOptions): Promise<ProducerPort>;
+  consumer(options: CompiledConsumerOptions): ConsumerPort;
+  readonly admin?: AdminPort;
+}
+
+/** What a transport tells core. None of these may throw. */
+export interface TransportEvents {
+  /** Once a flush: every record of it ends here, as acknowledged or with an error that says whether it may have been written. */
+  settled(batches: readonly SettledBatch[], startedAtMs: number): void;
+  retried(topic: string, bytes: number): void;
+  wrote(topic: string, encodedBytes: number, wireBytes: number): void;
+  throttled(broker: number, ms: number): void;
+}
+
+/** One partition's part of a flush. `pendings[i]` has offset `baseOffset + i`. */
+export interface SettledBatch {
+  readonly topic: string;
+  readonly partition: number;
+  readonly pendings: readonly Pending[];
+  readonly bytes: number;
+  /** -1n where the broker doesn't say (a duplicate that it had already written). */
+  readonly baseOffset: bigint;
+  /** The broker's clock, ms since the epoch, where the topic uses LogAppendTime. */
+  readonly logAppendTimeMs?: number;
+  readonly error?: TurnpikeError;
+}
+
+/** Core's side of a record under way; a transport only hands it back. One may be appended for several records of a caller's batch. */
+export interface Pending {
+  /** Monotonic ms by which it must have settled; a transport expires it with DELIVERY_TIMEOUT. */
+  readonly deadlineMs: number;
+  /** How often it was handed to a broker: 0 = it was certainly never written. Counted by the transport. */
+  attempts: number;
+  readonly span: RecordSpan | undefined;
+  acknowledge(batch: SettledBatch, index: number): void;
+  fail(error: TurnpikeError): void;
+}
+
+/** A record in core's scratch buffer; a start of -1 is null. */
+export interface OutboundRecord {
+  topic: string;
+  partition: number;
+  timestampMs: number;
+  headers: readonly HeaderEntry[] | undefined;
+  buf: Buffer;
+  keyStart: number;
+  keyEnd: number;
+  valueStart: number;
+  valueEnd: number;
+}
+
+export interface ProducerPort extends AsyncDisposable {
+  /** Fetches the metadata of these topics. Rejects with TOPIC_UNKNOWN or AUTHORIZATION_FAILED. */
+  warm(topics: readonly string[]): Promise<void>;
+  /** Synchronous once warmed; kept fresh in the background. */
+  partitions(topic: string): number | undefined;
+  /** Copies the record. false = memory is full: wait for `drained()`. */
+  append(record: OutboundRecord, pending: Pending): boolean;
+  /** Removes what is not yet handed to a broker and returns true; false = it is under way, and may be written. Doesn't settle it. */
+  cancel(pending: Pending): boolean;
+  /** Resolves when an append that was refused may succeed. */
+  drained(): Promise<void>;
+  /** Resolves when everything appended before the call has settled. Rejects with ABORTED when the signal does. */
+  flush(signal?: AbortSignal): Promise<void>;
+  readonly transaction?: TransactionPort;
+}
+
+export interface TransactionPort {
+  begin(): void;
+  sendOffsets(group: string, offsets: readonly CommitOffset[]): Promise<void>;
+  commit(): Promise<void>;
+  abort(): Promise<void>;
+}
+
+export interface TopicPartition {
+  readonly topic: string;
+  readonly partition: number;
+}
+
+/** The next offset to read, as Kafka stores it. */
+export interface CommitOffset extends TopicPartition {
+  readonly offset: bigint;
+  readonly leaderEpoch?: number;
+  readonly metadata?: string;
+}
+
+/** Safe to keep; a transport may parse lazily. */
+export interface InboundRecord {
+  readonly topic: string;
+  readonly partition: number;
+  readonly offset: bigint;
+  readonly timestampMs: number;
+  readonly leaderEpoch?: number;
+  readonly key: Buffer | null;
+  readonly value: Buffer | null;
+  readonly headers: RecordHeaders;
+}
+
+export interface FetchedBatch {
+  readonly topic: string;
+  readonly partition: number;
+  readonly records: readonly InboundRecord[];
+  /** Where reading goes on: past control records and aborted ones too. */
+  readonly nextOffset: bigint;
+  readonly highWatermark: bigint;
+  readonly bytes: number;
+  /** Wall clock, ms: when the fetch was sent. */
+  readonly fetchedAtMs: number;
+}
+
+export interface AssignmentListener {
+  assigned(partitions: readonly TopicPartition[]): void;
+  /** Drain and commit; the port gives the partitions up when this resolves, at the latest after the rebalance timeout. */
+  revoking(partitions: readonly TopicPartition[]): Promise<void>;
+  /** Gone without notice (the session expired): a commit for them would be refused. */
+  lost(partitions: readonly TopicPartition[]): void;
+  /** The port can't go on (authorisation withdrawn, fenced): nothing more will come. */
+  failed(error: TurnpikeError): void;
+}
+
+export type SeekTarget = bigint | 'beginning' | 'end' | { readonly timestampMs: number };
+
+export interface ConsumerPort extends AsyncDisposable {
+  /** Joins the group. Rejects with AUTHORIZATION_FAILED, TOPIC_UNKNOWN, ... once that is known. */
+  subscribe(topics: readonly string[], listener: AssignmentListener): Promise<void>;
+  /** What has arrived for partitions that are assigned and not paused; waits at most `maxWaitMs`, then []. A partition's batches come in order. */
+  poll(maxWaitMs: number): Promise<readonly FetchedBatch[]>;
+  pause(partitions: readonly TopicPartition[]): void;
+  resume(partitions: readonly TopicPartition[]): void;
+  /** What was prefetched from elsewhere is dropped. */
+  seek(partition: TopicPartition, target: SeekTarget): Promise<void>;
+  /** Rejects with MEMBERSHIP_LOST when the generation has moved on. */
+  commit(offsets: readonly CommitOffset[]): Promise<void>;
+  committed(partitions: readonly TopicPartition[]): Promise<readonly CommitOffset[]>;
+  endOffsets(partitions: readonly TopicPartition[]): Promise<readonly CommitOffset[]>;
+}
+
+/** Read once, validated, frozen. */
+export interface CompiledProducerOptions {
+  readonly acks: 'all' | 1 | 0;
+  readonly idempotent: boolean;
+  readonly transactionalId: string | undefined;
+  readonly compression: Compression;
+  readonly maxBatchBytes: number;
+  readonly maxBufferBytes: number;
+  readonly maxInFlight: number;
+  readonly minLingerMs: number;
+  readonly requestTimeoutMs: number;
+  readonly deliveryTimeoutMs: number;
+  readonly transactionTimeoutMs: number;
+}
+
+export interface CompiledConsumerOptions {
+  readonly group: string;
+  readonly groupProtocol: 'classic' | 'consumer';
+  readonly instanceId: string | undefined;
+  readonly isolation: 'read_committed' | 'read_uncommitted';
+  /** Where a group without a committed offset begins, and what an offset out of range does; "fail" = OFFSET_OUT_OF_RANGE. */
+  readonly startAt: 'earliest' | 'latest' | 'fail';
+  readonly sessionTimeoutMs: number;
+  readonly heartbeatIntervalMs: number;
+  readonly rebalanceTimeoutMs: number;
+  readonly maxFetchBytes: number;
+  readonly maxPartitionFetchBytes: number;
+  readonly fetchWaitMs: number;
+  readonly maxPrefetchBytes: number;
+  readonly requestTimeoutMs: number;
+}
