@@ -1,4 +1,5 @@
 // The seams that packages meet at. Siblings import `@turnpike/core/spi`; services don't need it.
+export { accumulate } from './accumulator/accumulator.ts';
 export type {
   AclBinding,
   AclOperation,
@@ -14,6 +15,7 @@ export type {
 } from './spi/admin.ts';
 export { type Clock, pause, systemClock } from './spi/clock.ts';
 export type { Codec, SchemaRef, Serde } from './spi/codec.ts';
+export type { BufferedRecord, ProduceBatch, ProduceDriver, ProduceOutcome } from './spi/driver.ts';
 export type { ClusterDescriptor, ClusterSite, EnforcementMode, GrantClaims, GrantQuota, Lock, LockedSubject } from './spi/grant.ts';
 export type { HttpPort, HttpRequest, HttpResponse, Identity, TlsMaterial, Token } from './spi/identity.ts';
 export { type Logger, silentLogger } from './spi/logger.ts';

@@ -1,0 +1,324 @@
+import { asTurnpikeError, TurnpikeError } from '../errors.ts';
+import type { BufferedRecord, ProduceBatch, ProduceDriver, ProduceOutcome } from '../spi/driver.ts';
+import type { CompiledProducerOptions, LinkContext, OutboundRecord, Pending, ProducerPort, SettledBatch } from '../spi/transport.ts';
+import { Arena } from './arena.ts';
+
+/** What a buffered record costs beside its bytes: the object, its views, its place in the queues. */
+const RECORD_OVERHEAD = 96;
+/** How often records that wait are looked through for one whose deadline has passed. */
+const SWEEP_MS = 250;
+
+interface Entry {
+  readonly record: BufferedRecord;
+  readonly pending: Pending;
+  readonly bytes: number;
+  /** The flush() calls made before it was appended. */
+  readonly epoch: number;
+}
+
+/** One partition: a FIFO with at most one batch under way, so that nothing overtakes, whatever lane its leader is on. */
+interface Queue {
+  readonly topic: string;
+  readonly partition: number;
+  waiting: Entry[];
+  inFlight: readonly Entry[];
+  /** Monotonic ms before which the quota has told it not to ask again. */
+  heldUntil: number;
+}
+
+/** A driver with an accumulator in front: many single sends become few requests. Send at once if nothing is in flight for the lane, else
+ *  gather until the answer comes back or the batch is full. */
+export function accumulate(driver: ProduceDriver, context: Pick<LinkContext, 'clock' | 'gate' | 'events'>, options: CompiledProducerOptions): ProducerPort {
+  return new Accumulator(driver, context, options);
+}
+
+class Accumulator implements ProducerPort {
+  readonly #driver: ProduceDriver;
+  readonly #context: Pick<LinkContext, 'clock' | 'gate' | 'events'>;
+  readonly #options: CompiledProducerOptions;
+  readonly #arena = new Arena();
+  readonly #queues = new Map<string, (Queue | undefined)[]>();
+  /** Queues with records waiting, in the order in which they became so. */
+  readonly #dirty = new Set<Queue>();
+  readonly #busyLanes = new Set<number>();
+  readonly #outstanding = new Map<number, number>();
+  #epoch = 0;
+  #flushes: { epoch: number; resolve: () => void }[] = [];
+  #bufferedBytes = 0;
+  #room: { promise: Promise<void>; resolve: () => void } | undefined;
+  #drainScheduled = false;
+  #wake: Disposable | undefined;
+  #wakeAt = Number.POSITIVE_INFINITY;
+  #sweep: Disposable | undefined;
+  #closing: Promise<void> | undefined;
+
+  constructor(driver: ProduceDriver, context: Pick<LinkContext, 'clock' | 'gate' | 'events'>, options: CompiledProducerOptions) {
+    this.#driver = driver;
+    this.#context = context;
+    this.#options = options;
+  }
+
+  warm(topics: readonly string[]): Promise<void> {
+    return this.#driver.warm(topics);
+  }
+
+  partitions(topic: string): number | undefined {
+    return this.#driver.partitions(topic);
+  }
+
+  append(record: OutboundRecord, pending: Pending): boolean {
+    if (this.#closing) throw new TurnpikeError('CLOSED', 'The producer is closed; connect() again before sending.', { written: 'no', topic: record.topic });
+    const bytes = sizeOf(record);
+    // A record larger than the whole buffer still goes when it is alone: otherwise it would wait for ever.
+    if (this.#bufferedBytes > 0 && this.#bufferedBytes + bytes > this.#options.maxBufferBytes) return false;
+    const { buf, keyStart, keyEnd, valueStart, valueEnd, headers, timestampMs } = record;
+    const key = keyStart < 0 ? null : this.#arena.copy(buf, keyStart, keyEnd);
+    const value = valueStart < 0 ? null : this.#arena.copy(buf, valueStart, valueEnd);
+    const queue = this.#queueOf(record.topic, record.partition);
+    queue.waiting.push({ record: { key, value, headers, timestampMs }, pending, bytes, epoch: this.#epoch });
+    this.#bufferedBytes += bytes;
+    this.#outstanding.set(this.#epoch, (this.#outstanding.get(this.#epoch) ?? 0) + 1);
+    this.#dirty.add(queue);
+    this.#scheduleDrain();
+    return true;
+  }
+
+  cancel(pending: Pending): boolean {
+    let free = true;
+    for (const queue of this.#eachQueue()) {
+      if (queue.inFlight.some((e) => e.pending === pending)) free = false;
+      const kept = queue.waiting.filter((e) => e.pending !== pending);
+      if (kept.length === queue.waiting.length) continue;
+      const dropped = queue.waiting.filter((e) => e.pending === pending);
+      queue.waiting = kept;
+      if (kept.length === 0) this.#dirty.delete(queue);
+      this.#release(dropped);
+    }
+    return free;
+  }
+
+  drained(): Promise<void> {
+    if (this.#bufferedBytes < this.#options.maxBufferBytes) return Promise.resolve();
+    this.#room ??= Promise.withResolvers<void>();
+    return this.#room.promise;
+  }
+
+  flush(signal?: AbortSignal): Promise<void> {
+    if (signal?.aborted) return Promise.reject(flushAborted(signal));
+    const epoch = this.#epoch++;
+    this.#drain();
+    if (!this.#outstandingUpTo(epoch)) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      const onAbort = () => {
+        this.#flushes = this.#flushes.filter((f) => f !== waiter);
+        reject(flushAborted(signal));
+      };
+      const waiter = {
+        epoch,
+        resolve: () => {
+          signal?.removeEventListener('abort', onAbort);
+          resolve();
+        },
+      };
+      signal?.addEventListener('abort', onAbort);
+      this.#flushes.push(waiter);
+    });
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#closing ??= (async () => {
+      await this.flush(); // Ends: every record has a deadline.
+      this.#sweep?.[Symbol.dispose]();
+      this.#wake?.[Symbol.dispose]();
+      await this.#driver[Symbol.asyncDispose]();
+    })();
+    return this.#closing;
+  }
+
+  #queueOf(topic: string, partition: number): Queue {
+    let byPartition = this.#queues.get(topic);
+    if (!byPartition) this.#queues.set(topic, (byPartition = []));
+    let queue = byPartition[partition];
+    if (!queue) byPartition[partition] = queue = { topic, partition, waiting: [], inFlight: [], heldUntil: 0 };
+    return queue;
+  }
+
+  *#eachQueue(): Iterable<Queue> {
+    for (const byPartition of this.#queues.values()) for (const queue of byPartition) if (queue) yield queue;
+  }
+
+  #scheduleDrain(): void {
+    this.#sweep ??= this.#context.clock.after(SWEEP_MS, () => this.#expireWaiting());
+    if (this.#drainScheduled) return;
+    this.#drainScheduled = true;
+    const run = () => {
+      this.#drainScheduled = false;
+      this.#drain();
+    };
+    // A microtask gathers what one turn of the caller sends, and costs an idle sender nothing.
+    if (this.#options.minLingerMs > 0) this.#context.clock.after(this.#options.minLingerMs, run);
+    else queueMicrotask(run);
+  }
+
+  /** Starts a flush on each lane that is idle. */
+  #drain(): void {
+    const flushes = new Map<number, { batch: ProduceBatch; queue: Queue; entries: readonly Entry[] }[]>();
+    const now = this.#context.clock.monotonic();
+    for (const queue of this.#dirty) {
+      if (queue.inFlight.length > 0) continue;
+      const lane = this.#driver.lane(queue.topic, queue.partition);
+      if (this.#busyLanes.has(lane)) continue;
+      if (queue.heldUntil > now) {
+        this.#wakeIn(queue.heldUntil - now);
+        continue;
+      }
+      const entries = this.#take(queue, now);
+      if (entries.length === 0) continue;
+      const batch = { topic: queue.topic, partition: queue.partition, records: entries.map((e) => e.record), bytes: bytesOf(entries), deadlineMs: deadlineOf(entries) };
+      const flush = flushes.get(lane);
+      if (flush) flush.push({ batch, queue, entries });
+      else flushes.set(lane, [{ batch, queue, entries }]);
+    }
+    for (const [lane, flush] of flushes) void this.#flushLane(lane, flush);
+  }
+
+  /** The next batch of a partition, admitted by the quota; empty = it has to wait. */
+  #take(queue: Queue, now: number): readonly Entry[] {
+    const { gate } = this.#context;
+    const burst = gate.burst(queue.topic);
+    const maxBytes = Math.min(this.#options.maxBatchBytes, burst?.bytes ?? Number.POSITIVE_INFINITY);
+    const maxRecords = burst?.records ?? Number.POSITIVE_INFINITY;
+    let count = 0;
+    let bytes = 0;
+    for (const entry of queue.waiting) {
+      if (count > 0 && (count >= maxRecords || bytes + entry.bytes > maxBytes)) break;
+      count++;
+      bytes += entry.bytes;
+    }
+    if (count === 0) return [];
+    const waitMs = gate.admit(queue.topic, count, bytes);
+    if (waitMs > 0) {
+      queue.heldUntil = now + waitMs;
+      this.#wakeIn(waitMs);
+      return [];
+    }
+    const entries = queue.waiting.slice(0, count);
+    queue.waiting = queue.waiting.slice(count);
+    queue.inFlight = entries;
+    if (queue.waiting.length === 0) this.#dirty.delete(queue);
+    return entries;
+  }
+
+  async #flushLane(lane: number, flush: readonly { batch: ProduceBatch; queue: Queue; entries: readonly Entry[] }[]): Promise<void> {
+    this.#busyLanes.add(lane);
+    const startedAtMs = this.#context.clock.now();
+    const batches = flush.map((f) => f.batch);
+    let outcomes: readonly ProduceOutcome[];
+    try {
+      outcomes = await this.#driver.produce(lane, batches);
+    } catch (cause) {
+      const error = asTurnpikeError(cause, 'INTERNAL', 'The transport failed to send a batch; report this.', { written: 'unknown' });
+      outcomes = batches.map(() => ({ baseOffset: -1n, error, attempts: 1 }));
+    }
+    this.#busyLanes.delete(lane);
+    const settled: SettledBatch[] = [];
+    for (const [i, { batch, queue, entries }] of flush.entries()) {
+      const outcome = outcomes[i] ?? { baseOffset: -1n, attempts: 1, error: new TurnpikeError('INTERNAL', 'The transport gave no outcome for a batch; report this.', { written: 'unknown' }) };
+      queue.inFlight = [];
+      settled.push(this.#settle(batch, entries, outcome));
+      this.#release(entries);
+    }
+    this.#context.events.settled(settled, startedAtMs);
+    this.#resolveFlushes();
+    this.#drain();
+  }
+
+  #settle(batch: ProduceBatch, entries: readonly Entry[], outcome: ProduceOutcome): SettledBatch {
+    const { gate, events } = this.#context;
+    for (const { pending } of entries) pending.attempts += outcome.attempts;
+    if (outcome.error?.written === 'no') gate.refund(batch.topic, entries.length, batch.bytes);
+    if (!outcome.error) events.wrote(batch.topic, batch.bytes, outcome.wireBytes ?? batch.bytes);
+    return {
+      topic: batch.topic,
+      partition: batch.partition,
+      pendings: entries.map((e) => e.pending),
+      bytes: batch.bytes,
+      baseOffset: outcome.baseOffset,
+      ...(outcome.logAppendTimeMs === undefined ? {} : { logAppendTimeMs: outcome.logAppendTimeMs }),
+      ...(outcome.error ? { error: outcome.error } : {}),
+    };
+  }
+
+  /** Ends records that wait (for quota, or behind a batch under way) past their deadline: those were never written. */
+  #expireWaiting(): void {
+    this.#sweep = undefined;
+    const now = this.#context.clock.monotonic();
+    const settled: SettledBatch[] = [];
+    for (const queue of this.#dirty) {
+      const expired = queue.waiting.filter((e) => e.pending.deadlineMs <= now);
+      if (expired.length === 0) continue;
+      queue.waiting = queue.waiting.filter((e) => e.pending.deadlineMs > now);
+      if (queue.waiting.length === 0) this.#dirty.delete(queue);
+      const held = queue.heldUntil > now;
+      const facts = { topic: queue.topic, partition: queue.partition, written: 'no', retriable: true } as const;
+      const error = held
+        ? new TurnpikeError('QUOTA_EXCEEDED', `${queue.topic}: the quota did not let the record go before its delivery timeout. Send less, raise the quota in turnpike.yaml, or raise deliveryTimeoutMs.`, { ...facts, retryAfterMs: Math.ceil(queue.heldUntil - now) })
+        : new TurnpikeError('DELIVERY_TIMEOUT', `${queue.topic}: the record waited behind others until its delivery timeout. The broker is slow or unreachable; see the errors of the records before it.`, facts);
+      settled.push({ topic: queue.topic, partition: queue.partition, pendings: expired.map((e) => e.pending), bytes: bytesOf(expired), baseOffset: -1n, error });
+      this.#release(expired);
+    }
+    if (settled.length > 0) {
+      this.#context.events.settled(settled, this.#context.clock.now());
+      this.#resolveFlushes();
+    }
+    if (this.#bufferedBytes > 0) this.#sweep ??= this.#context.clock.after(SWEEP_MS, () => this.#expireWaiting());
+  }
+
+  #release(entries: readonly Entry[]): void {
+    for (const entry of entries) {
+      this.#bufferedBytes -= entry.bytes;
+      const left = (this.#outstanding.get(entry.epoch) ?? 1) - 1;
+      if (left === 0) this.#outstanding.delete(entry.epoch);
+      else this.#outstanding.set(entry.epoch, left);
+    }
+    this.#room?.resolve();
+    this.#room = undefined;
+  }
+
+  #wakeIn(ms: number): void {
+    const at = this.#context.clock.monotonic() + ms;
+    if (at >= this.#wakeAt) return;
+    this.#wake?.[Symbol.dispose]();
+    this.#wakeAt = at;
+    this.#wake = this.#context.clock.after(ms, () => {
+      this.#wakeAt = Number.POSITIVE_INFINITY;
+      this.#wake = undefined;
+      this.#drain();
+    });
+  }
+
+  #outstandingUpTo(epoch: number): boolean {
+    for (const e of this.#outstanding.keys()) if (e <= epoch) return true;
+    return false;
+  }
+
+  #resolveFlushes(): void {
+    if (this.#flushes.length === 0) return;
+    const done = this.#flushes.filter((f) => !this.#outstandingUpTo(f.epoch));
+    if (done.length === 0) return;
+    this.#flushes = this.#flushes.filter((f) => !done.includes(f));
+    for (const { resolve } of done) resolve();
+  }
+}
+
+function sizeOf(record: OutboundRecord): number {
+  let bytes = RECORD_OVERHEAD;
+  if (record.keyStart >= 0) bytes += record.keyEnd - record.keyStart;
+  if (record.valueStart >= 0) bytes += record.valueEnd - record.valueStart;
+  if (record.headers) for (const [name, value] of record.headers) bytes += name.length + (value?.length ?? 0) + 2;
+  return bytes;
+}
+
+const bytesOf = (entries: readonly Entry[]): number => entries.reduce((sum, e) => sum + e.bytes, 0);
+const deadlineOf = (entries: readonly Entry[]): number => entries.reduce((min, e) => Math.min(min, e.pending.deadlineMs), Number.POSITIVE_INFINITY);
+const flushAborted = (signal: AbortSignal | undefined) => new TurnpikeError('ABORTED', 'flush() was aborted; the records are still under way.', { cause: signal?.reason });
