@@ -7,7 +7,7 @@
  * | who | IDENTITY_INVALID, TOKEN_UNAVAILABLE, PRINCIPAL_MISMATCH, TLS_FAILED, AUTHENTICATION_FAILED |
  * | what | TOPIC_UNDECLARED, GRANT_MISSING, GRANT_INVALID, GRANT_EXPIRED, GRANT_DENIED, AUTHORIZATION_FAILED |
  * | how fast | QUOTA_EXCEEDED, BUFFER_FULL, DELIVERY_TIMEOUT |
- * | what it says | ENCODE_FAILED, DECODE_FAILED, SCHEMA_INVALID, SCHEMA_UNKNOWN, SCHEMA_UNAVAILABLE, SCHEMA_INCOMPATIBLE, RECORD_TOO_LARGE |
+ * | what it says | ENCODE_FAILED, DECODE_FAILED, SCHEMA_INVALID, SCHEMA_UNKNOWN, SCHEMA_UNAVAILABLE, SCHEMA_INCOMPATIBLE, RECORD_TOO_LARGE, STAGE_REFUSED |
  * | the cluster | BROKER_UNAVAILABLE, BROKER_REJECTED, CLUSTER_MISMATCH, TOPIC_UNKNOWN, PARTITION_UNKNOWN, OFFSET_OUT_OF_RANGE |
  * | groups, transactions | MEMBERSHIP_LOST, HANDLER_FAILED, PRODUCER_FENCED, TRANSACTION_ABORTED |
  * | the platform's tools | MANIFEST_INVALID, LOCK_STALE, PLATFORM_UNAVAILABLE |
@@ -39,6 +39,7 @@ export type ErrorCode =
   | 'SCHEMA_UNAVAILABLE'
   | 'SCHEMA_INCOMPATIBLE'
   | 'RECORD_TOO_LARGE'
+  | 'STAGE_REFUSED'
   | 'BROKER_UNAVAILABLE'
   | 'BROKER_REJECTED'
   | 'CLUSTER_MISMATCH'
@@ -82,6 +83,8 @@ export interface ErrorInit extends ErrorFacts {
   readonly retriable?: boolean;
   /** Set on every error that ends a record. */
   readonly written?: Written;
+  /** Of a caller's batch: per record, in its order, the metadata or the error. */
+  readonly outcomes?: readonly unknown[];
 }
 
 /** The one error class. The message opens with `[CODE]` and ends with what to do. */
@@ -91,21 +94,24 @@ export class TurnpikeError extends Error {
   readonly retriable: boolean;
   readonly written: Written | undefined;
   readonly facts: ErrorFacts;
+  /** Of a caller's batch: per record, in its order, the metadata or the error. */
+  readonly outcomes: readonly unknown[] | undefined;
 
   constructor(code: ErrorCode, message: string, init: ErrorInit = {}) {
-    const { cause, retriable = false, written, ...facts } = init;
+    const { cause, retriable = false, written, outcomes, ...facts } = init;
     super(`[${code}] ${message}`, cause === undefined ? undefined : { cause });
     this.code = code;
     this.retriable = retriable;
     this.written = written;
     this.facts = facts;
+    this.outcomes = outcomes;
   }
 
   /** The same failure as seen by one record. */
   withWritten(written: Written): TurnpikeError {
     if (this.written === written) return this;
     const message = this.message.slice(this.code.length + 3);
-    return new TurnpikeError(this.code, message, { ...this.facts, cause: this.cause, retriable: this.retriable, written });
+    return new TurnpikeError(this.code, message, { ...this.facts, cause: this.cause, retriable: this.retriable, written, ...(this.outcomes ? { outcomes: this.outcomes } : {}) });
   }
 }
 

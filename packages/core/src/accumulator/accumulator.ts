@@ -94,6 +94,7 @@ class Accumulator implements ProducerPort {
       if (kept.length === 0) this.#dirty.delete(queue);
       this.#release(dropped);
     }
+    this.#resolveFlushes();
     return free;
   }
 
@@ -148,7 +149,7 @@ class Accumulator implements ProducerPort {
   }
 
   #scheduleDrain(): void {
-    this.#sweep ??= this.#context.clock.after(SWEEP_MS, () => this.#expireWaiting());
+    this.#sweep ??= this.#context.clock.after(SWEEP_MS, () => this.#expireWaiting(), { holds: true });
     if (this.#drainScheduled) return;
     this.#drainScheduled = true;
     const run = () => {
@@ -271,7 +272,7 @@ class Accumulator implements ProducerPort {
       this.#context.events.settled(settled, this.#context.clock.now());
       this.#resolveFlushes();
     }
-    if (this.#bufferedBytes > 0) this.#sweep ??= this.#context.clock.after(SWEEP_MS, () => this.#expireWaiting());
+    if (this.#bufferedBytes > 0) this.#sweep ??= this.#context.clock.after(SWEEP_MS, () => this.#expireWaiting(), { holds: true });
   }
 
   #release(entries: readonly Entry[]): void {

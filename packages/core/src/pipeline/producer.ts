@@ -1,0 +1,310 @@
+import { asTurnpikeError, TurnpikeError } from '../errors.ts';
+import type { HeaderEntry, HeadersInit } from '../headers.ts';
+import { type Clock, pause } from '../spi/clock.ts';
+import type { Serde } from '../spi/codec.ts';
+import type { AccessPolicy, DrainGate } from '../spi/policy.ts';
+import type { Telemetry } from '../spi/telemetry.ts';
+import type { OutboundRecord, ProducerPort } from '../spi/transport.ts';
+import { Draft, type Stage } from './draft.ts';
+import { partitionOf } from './murmur2.ts';
+import type { CompiledProducer } from './options.ts';
+import type { Scratch } from './scratch.ts';
+import { type RecordMetadata, SentRecord } from './sent-record.ts';
+import type { StickyPartition } from './sticky.ts';
+
+/** What may be said of one record beside its value. */
+export interface SendOptions<Key = unknown> {
+  /** Default: derived from the event where the topic says how (`key.from`), else null. */
+  readonly key?: Key;
+  readonly headers?: HeadersInit;
+  /** Default: Java's, murmur2 of the key; without a key, sticky. */
+  readonly partition?: number;
+  /** ms since the epoch. Default: now. */
+  readonly timestampMs?: number;
+  /** Ends the wait with ABORTED; `written` says whether the record had been handed to a broker by then. */
+  readonly signal?: AbortSignal;
+}
+
+/** The layers of one topic's producer, composed once. */
+export interface ProduceLayers {
+  readonly topic: string;
+  readonly keyOf: ((value: never) => unknown) | undefined;
+  readonly key: Serde<unknown>;
+  readonly value: Serde<unknown>;
+  readonly stages: readonly Stage[];
+  readonly access: AccessPolicy;
+  readonly gate: DrainGate;
+  readonly telemetry: Telemetry;
+  readonly clock: Clock;
+  readonly port: ProducerPort;
+  readonly scratch: Scratch;
+  readonly sticky: StickyPartition;
+  readonly options: CompiledProducer;
+}
+
+/** A record that waits for memory or metadata, with bytes of its own. */
+interface Waiting {
+  readonly record: OutboundRecord;
+  readonly keyed: boolean;
+  readonly pending: SentRecord;
+}
+
+const WARM_RETRY_MS = 200;
+const SWEEP_MS = 250;
+
+/** The first half of the pipeline, per record and synchronous: context, stages, policy, encode key, partition, encode value, append. */
+export class TopicProducer {
+  readonly #layers: ProduceLayers;
+  #waiting: Waiting[] = [];
+  #pumping = false;
+  #queuedRecords = 0;
+  #queuedBytes = 0;
+  #closed = false;
+
+  constructor(layers: ProduceLayers) {
+    this.#layers = layers;
+  }
+
+  send(value: unknown, options?: SendOptions): Promise<RecordMetadata> {
+    const scratch = this.#layers.scratch.take();
+    try {
+      const { record, pending, keyed } = this.#encode(value, options, scratch, 0);
+      this.#append(record, pending, keyed);
+      if (options?.signal) this.#abortable(pending, options.signal);
+      return pending.promise;
+    } catch (error) {
+      return Promise.reject(this.#refusal(error));
+    } finally {
+      scratch.release();
+    }
+  }
+
+  /** All or nothing up to encoding: an event that can't be encoded refuses the batch before any of it is sent. */
+  async sendBatch(values: readonly unknown[], options?: SendOptions): Promise<readonly RecordMetadata[]> {
+    const scratch = this.#layers.scratch.take();
+    const pendings: SentRecord[] = [];
+    try {
+      const encoded: { record: OutboundRecord; pending: SentRecord; keyed: boolean }[] = [];
+      let end = 0;
+      for (const value of values) {
+        const one = this.#encode(value, options, scratch, end);
+        end = Math.max(end, one.record.keyEnd, one.record.valueEnd);
+        encoded.push(one);
+      }
+      for (const { record, pending, keyed } of encoded) {
+        record.buf = scratch.buf; // It may have grown since.
+        this.#append(record, pending, keyed);
+        pendings.push(pending);
+        if (options?.signal) this.#abortable(pending, options.signal);
+      }
+    } catch (error) {
+      for (const pending of pendings) pending.promise.catch(() => {});
+      throw this.#refusal(error);
+    } finally {
+      scratch.release();
+    }
+    const outcomes = await Promise.allSettled(pendings.map((p) => p.promise));
+    const failed = outcomes.find((o) => o.status === 'rejected');
+    if (!failed) return outcomes.map((o) => (o as PromiseFulfilledResult<RecordMetadata>).value);
+    const error = failed.reason as TurnpikeError;
+    const refused = outcomes.filter((o) => o.status === 'rejected').length;
+    throw new TurnpikeError(error.code, `${this.#layers.topic}: ${refused} of ${outcomes.length} records of the batch failed; the first: ${error.message}`, {
+      ...error.facts,
+      cause: error,
+      retriable: error.retriable,
+      written: outcomes.some((o) => o.status === 'fulfilled' || (o.reason as TurnpikeError).written !== 'no') ? 'unknown' : 'no',
+      outcomes: outcomes.map((o) => (o.status === 'fulfilled' ? o.value : (o.reason as TurnpikeError))),
+    });
+  }
+
+  /** Resolves when everything sent before the call has settled. */
+  async flush(signal?: AbortSignal): Promise<void> {
+    const waiting = this.#waiting.map((w) => w.pending.promise);
+    if (waiting.length > 0) await Promise.allSettled(waiting);
+    await this.#layers.port.flush(signal);
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.flush();
+  }
+
+  #encode(value: unknown, options: SendOptions | undefined, scratch: Scratch, pos: number): { record: OutboundRecord; pending: SentRecord; keyed: boolean } {
+    const { topic, telemetry, stages, access, clock } = this.#layers;
+    if (this.#closed) throw new TurnpikeError('CLOSED', `${topic}: the producer is closed; get another from the client.`, { topic, written: 'no' });
+    if (options?.signal?.aborted) throw new TurnpikeError('ABORTED', `${topic}: the signal was aborted before send().`, { topic, written: 'no', cause: options.signal.reason });
+    const draft = new Draft(topic, value, options?.timestampMs ?? clock.now(), this.#layers.keyOf, options);
+    const span = telemetry.create(topic, draft);
+    try {
+      for (const stage of stages) this.#runStage(stage, draft);
+      access.produce(topic);
+      const record = this.#encodeKeyAndValue(draft, options?.partition, scratch, pos);
+      const pending = new SentRecord(topic, clock.monotonic() + this.#layers.options.deliveryTimeoutMs, span);
+      pending.timestampMs = draft.timestampMs;
+      pending.bytes = Math.max(record.keyEnd - record.keyStart, 0) + Math.max(record.valueEnd - record.valueStart, 0);
+      this.#layers.gate.refuse(topic, this.#queuedRecords + 1, this.#queuedBytes + pending.bytes);
+      return { record, pending, keyed: record.keyStart >= 0 };
+    } catch (error) {
+      const refusal = this.#refusal(error);
+      span?.end(refusal);
+      throw refusal;
+    }
+  }
+
+  #runStage(stage: Stage, draft: Draft): void {
+    try {
+      stage(draft);
+    } catch (cause) {
+      const topic = draft.topic;
+      throw asTurnpikeError(cause, 'STAGE_REFUSED', `${topic}: a stage of the application refused the event: ${cause instanceof Error ? cause.message : String(cause)}`, { topic, written: 'no' });
+    }
+  }
+
+  #encodeKeyAndValue(draft: Draft, partition: number | undefined, scratch: Scratch, pos: number): OutboundRecord {
+    const { topic, key, value } = this.#layers;
+    const keyStart = draft.key === null ? -1 : pos;
+    const keyEnd = keyStart < 0 ? pos : this.#into(key, draft.key, scratch, pos, pos);
+    const partitions = this.#layers.port.partitions(topic);
+    if (partition !== undefined && (!Number.isInteger(partition) || partition < 0 || (partitions !== undefined && partition >= partitions)))
+      throw new TurnpikeError('PARTITION_UNKNOWN', `${topic} has no partition ${partition}; it has ${partitions ?? 'partitions'} 0 to ${(partitions ?? 1) - 1}.`, { topic, partition, written: 'no' });
+    const valueStart = draft.value === null ? -1 : keyEnd;
+    const valueEnd = valueStart < 0 ? keyEnd : this.#into(value, draft.value, scratch, keyEnd, pos);
+    const headers = draft.hasHeaders ? (draft.headers.entries() as readonly HeaderEntry[]) : undefined;
+    return {
+      topic,
+      partition: partition ?? this.#partition(scratch.buf, keyStart, keyEnd, valueEnd - pos, partitions),
+      timestampMs: draft.timestampMs,
+      headers,
+      buf: scratch.buf,
+      keyStart,
+      keyEnd: keyStart < 0 ? -1 : keyEnd,
+      valueStart,
+      valueEnd: valueStart < 0 ? -1 : valueEnd,
+    };
+  }
+
+  /** -1 = not known before the topic's metadata is here. */
+  #partition(buf: Buffer, keyStart: number, keyEnd: number, bytes: number, partitions: number | undefined): number {
+    if (partitions === undefined) return -1;
+    return keyStart >= 0 ? partitionOf(buf, keyStart, keyEnd, partitions) : this.#layers.sticky.next(partitions, bytes);
+  }
+
+  /** Encodes at `pos`; `recordStart` is where this record begins in the scratch buffer. */
+  #into(serde: Serde<unknown>, value: unknown, scratch: Scratch, pos: number, recordStart: number): number {
+    const { topic, options } = this.#layers;
+    for (;;) {
+      const end = serde.encodeInto(value, scratch.buf, pos);
+      const tooLarge = end > recordStart + options.maxRecordBytes || (end < 0 && scratch.buf.length - recordStart > options.maxRecordBytes);
+      if (tooLarge)
+        throw new TurnpikeError('RECORD_TOO_LARGE', `${topic}: the record takes more than ${options.maxRecordBytes} bytes (producer.maxRecordBytes). Send less in one event, or a reference to where it is stored.`, { topic, written: 'no' });
+      if (end >= 0) return end;
+      scratch.grow(pos, Math.min(scratch.buf.length * 2, recordStart + options.maxRecordBytes + 1));
+    }
+  }
+
+  #append(record: OutboundRecord, pending: SentRecord, keyed: boolean): void {
+    // Behind a waiting record all later ones of this topic wait: room must not reorder a key.
+    const goesNow = this.#waiting.length === 0 && record.partition >= 0 && this.#layers.port.append(record, pending);
+    if (!goesNow) this.#wait(record, pending, keyed);
+    this.#queuedRecords++;
+    this.#queuedBytes += pending.bytes;
+    pending.onSettled = (p) => {
+      this.#queuedRecords--;
+      this.#queuedBytes -= p.bytes;
+    };
+  }
+
+  #wait(record: OutboundRecord, pending: SentRecord, keyed: boolean): void {
+    const { topic, options } = this.#layers;
+    if (this.#waiting.length >= options.maxWaitingSends)
+      throw new TurnpikeError('BUFFER_FULL', `${topic}: memory is full (producer.maxBufferBytes) and ${this.#waiting.length} sends wait for it already. Await send(), or send less.`, { topic, written: 'no', retriable: true });
+    this.#waiting.push({ record: ownBytes(record), pending, keyed });
+    if (!this.#pumping) void this.#pump();
+  }
+
+  /** Lets waiting records go, in order, as metadata and room come. */
+  async #pump(): Promise<void> {
+    const { port, topic, clock } = this.#layers;
+    this.#pumping = true;
+    const sweep = () => {
+      this.#expire();
+      timer = clock.after(SWEEP_MS, sweep, { holds: true });
+    };
+    let timer = clock.after(SWEEP_MS, sweep, { holds: true });
+    while (this.#waiting.length > 0) {
+      const partitions = port.partitions(topic);
+      if (partitions === undefined) await this.#warm();
+      else if (!this.#appendWaiting(partitions)) await port.drained();
+    }
+    timer[Symbol.dispose]();
+    this.#pumping = false;
+  }
+
+  async #warm(): Promise<void> {
+    const { port, topic, clock } = this.#layers;
+    try {
+      await port.warm([topic]);
+    } catch (cause) {
+      const error = asTurnpikeError(cause, 'INTERNAL', `${topic}: its metadata could not be read.`, { topic });
+      if (error.retriable) return pause(clock, WARM_RETRY_MS);
+      const refused = this.#waiting;
+      this.#waiting = [];
+      for (const { pending } of refused) pending.fail(error.withWritten('no'));
+    }
+  }
+
+  /** Appends what fits; false = memory is full. */
+  #appendWaiting(partitions: number): boolean {
+    let gone = 0;
+    let full = false;
+    for (const { record, keyed, pending } of this.#waiting) {
+      if (record.partition < 0) record.partition = this.#partition(record.buf, keyed ? record.keyStart : -1, record.keyEnd, record.buf.length, partitions);
+      try {
+        full = !this.#layers.port.append(record, pending);
+      } catch (error) {
+        pending.fail(this.#refusal(error));
+      }
+      if (full) break;
+      gone++;
+    }
+    this.#waiting = this.#waiting.slice(gone);
+    return !full;
+  }
+
+  #expire(): void {
+    const { clock, topic } = this.#layers;
+    const now = clock.monotonic();
+    const expired = this.#waiting.filter((w) => w.pending.deadlineMs <= now);
+    if (expired.length === 0) return;
+    this.#waiting = this.#waiting.filter((w) => w.pending.deadlineMs > now);
+    const error = new TurnpikeError('DELIVERY_TIMEOUT', `${topic}: no room in producer.maxBufferBytes, or no metadata, before the delivery timeout. The broker is slow or unreachable, or the quota is low.`, { topic, written: 'no', retriable: true });
+    for (const { pending } of expired) pending.fail(error);
+  }
+
+  #abortable(pending: SentRecord, signal: AbortSignal): void {
+    const { topic, port } = this.#layers;
+    const onAbort = () => {
+      const waited = this.#waiting.some((w) => w.pending === pending);
+      this.#waiting = this.#waiting.filter((w) => w.pending !== pending);
+      const written = waited || (port.cancel(pending) && pending.attempts === 0) ? 'no' : 'unknown';
+      pending.fail(new TurnpikeError('ABORTED', `${topic}: the signal was aborted; the record ${written === 'no' ? 'was not sent' : 'had been handed to the broker and may be written'}.`, { topic, written, cause: signal.reason }));
+    };
+    signal.addEventListener('abort', onAbort, { once: true });
+    const off = () => signal.removeEventListener('abort', onAbort);
+    pending.promise.then(off, off);
+  }
+
+  #refusal(error: unknown): TurnpikeError {
+    const { topic } = this.#layers;
+    return asTurnpikeError(error, 'INTERNAL', `${topic}: the event could not be sent: ${error instanceof Error ? error.message : String(error)}`, { topic }).withWritten('no');
+  }
+}
+
+/** The record with its bytes copied out of the scratch buffer. */
+function ownBytes(record: OutboundRecord): OutboundRecord {
+  const starts = [record.keyStart, record.valueStart].filter((s) => s >= 0);
+  const from = starts.length === 0 ? 0 : Math.min(...starts);
+  const buf = Buffer.from(record.buf.subarray(from, Math.max(record.keyEnd, record.valueEnd, from)));
+  const shift = (at: number) => (at < 0 ? at : at - from);
+  return { ...record, buf, keyStart: shift(record.keyStart), keyEnd: shift(record.keyEnd), valueStart: shift(record.valueStart), valueEnd: shift(record.valueEnd) };
+}
