@@ -1,2 +1,13 @@
+export { type ConsumedEvent, type ConsumeLayers, GroupConsumer, type Handler, type HandlerContext } from './consumer/consumer.ts';
+export { iterate } from './consumer/iterate.ts';
+export { type CompiledConsumer, type ConsumerOptions, compileConsumerOptions } from './consumer/options.ts';
 export { asTurnpikeError, type ErrorCode, type ErrorFacts, type ErrorInit, isTurnpikeError, TurnpikeError, type Written } from './errors.ts';
-export { type HeaderEntry, type HeadersInit, type HeaderValue, RecordHeaders } from './headers.ts';
+export { type HeaderEntry, RecordHeaders, type HeadersInit, type HeaderValue } from './headers.ts';
+export { OptionReader } from './options.ts';
+export type { Stage, StageEvent } from './pipeline/draft.ts';
+export { murmur2, partitionOf } from './pipeline/murmur2.ts';
+export { type CompiledProducer, compileProducerOptions, type ProducerOptions } from './pipeline/options.ts';
+export { type ProduceLayers, type SendOptions, TopicProducer } from './pipeline/producer.ts';
+export { Scratch } from './pipeline/scratch.ts';
+export { type RecordMetadata, settleRecords } from './pipeline/sent-record.ts';
+export { StickyPartition } from './pipeline/sticky.ts';

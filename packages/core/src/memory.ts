@@ -1,1 +1,2 @@
-export {};
+export { type FaultPoint, MemoryCluster, type MemoryClusterOptions, type StoredRecord } from './memory/cluster.ts';
+export { memoryTransport } from './memory/transport.ts';

@@ -93,12 +93,15 @@ export class TopicProducer {
       }
       for (const { record, pending, keyed } of encoded) {
         record.buf = scratch.buf; // It may have grown since.
-        this.#append(record, pending, keyed);
         pendings.push(pending);
-        if (options?.signal) this.#abortable(pending, options.signal);
+        try {
+          this.#append(record, pending, keyed);
+          if (options?.signal) this.#abortable(pending, options.signal);
+        } catch (error) {
+          pending.fail(this.#refusal(error)); // Those before it are under way: the outcome is told per record.
+        }
       }
     } catch (error) {
-      for (const pending of pendings) pending.promise.catch(() => {});
       throw this.#refusal(error);
     } finally {
       scratch.release();
