@@ -111,7 +111,15 @@ export class TurnpikeError extends Error {
   withWritten(written: Written): TurnpikeError {
     if (this.written === written) return this;
     const message = this.message.slice(this.code.length + 3);
-    return new TurnpikeError(this.code, message, { ...this.facts, cause: this.cause, retriable: this.retriable, written, ...(this.outcomes ? { outcomes: this.outcomes } : {}) });
+    const same = new TurnpikeError(this.code, message, {
+      ...this.facts,
+      cause: this.cause,
+      retriable: this.retriable,
+      written,
+      ...(this.outcomes ? { outcomes: this.outcomes } : {}),
+    });
+    if (this.stack) same.stack = this.stack;
+    return same;
   }
 }
 

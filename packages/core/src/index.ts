@@ -2,7 +2,7 @@ export { type ConsumedEvent, type ConsumeLayers, GroupConsumer, type Handler, ty
 export { iterate } from './consumer/iterate.ts';
 export { type CompiledConsumer, type ConsumerOptions, compileConsumerOptions } from './consumer/options.ts';
 export { asTurnpikeError, type ErrorCode, type ErrorFacts, type ErrorInit, isTurnpikeError, TurnpikeError, type Written } from './errors.ts';
-export { type HeaderEntry, RecordHeaders, type HeadersInit, type HeaderValue } from './headers.ts';
+export { type HeaderEntry, type HeadersInit, type HeaderValue, RecordHeaders } from './headers.ts';
 export { OptionReader } from './options.ts';
 export type { Stage, StageEvent } from './pipeline/draft.ts';
 export { murmur2, partitionOf } from './pipeline/murmur2.ts';

@@ -1,2 +1,3 @@
 export { type FaultPoint, MemoryCluster, type MemoryClusterOptions, type StoredRecord } from './memory/cluster.ts';
+export { ManualClock } from './memory/manual-clock.ts';
 export { memoryTransport } from './memory/transport.ts';

@@ -17,7 +17,11 @@ export class OptionReader {
     const max = bounds.max ?? Number.MAX_SAFE_INTEGER;
     const integer = bounds.integer ?? true;
     if (typeof value !== 'number' || Number.isNaN(value) || value < bounds.min || value > max || (integer && !Number.isInteger(value)))
-      throw this.#invalid(name, value, `a ${integer ? 'whole ' : ''}number from ${bounds.min}${bounds.max === undefined ? '' : ` to ${bounds.max}`}; the default is ${bounds.default}`);
+      throw this.#invalid(
+        name,
+        value,
+        `a ${integer ? 'whole ' : ''}number from ${bounds.min}${bounds.max === undefined ? '' : ` to ${bounds.max}`}; the default is ${bounds.default}`,
+      );
     return value;
   }
 
@@ -58,6 +62,9 @@ export class OptionReader {
   }
 
   #invalid(name: string, value: unknown, allowed: string): TurnpikeError {
-    return new TurnpikeError('CONFIG_INVALID', `${this.#path}.${name} is ${typeof value === 'string' ? JSON.stringify(value) : String(value)}; it must be ${allowed}.`);
+    return new TurnpikeError(
+      'CONFIG_INVALID',
+      `${this.#path}.${name} is ${typeof value === 'string' ? JSON.stringify(value) : String(value)}; it must be ${allowed}.`,
+    );
   }
 }

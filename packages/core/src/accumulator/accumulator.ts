@@ -45,6 +45,7 @@ class Accumulator implements ProducerPort {
   #epoch = 0;
   #flushes: { epoch: number; resolve: () => void }[] = [];
   #bufferedBytes = 0;
+  /** There while an append has been refused and nothing has been released since. */
   #room: { promise: Promise<void>; resolve: () => void } | undefined;
   #drainScheduled = false;
   #wake: Disposable | undefined;
@@ -70,7 +71,10 @@ class Accumulator implements ProducerPort {
     if (this.#closing) throw new TurnpikeError('CLOSED', 'The producer is closed; connect() again before sending.', { written: 'no', topic: record.topic });
     const bytes = sizeOf(record);
     // A record larger than the whole buffer still goes when it is alone: otherwise it would wait for ever.
-    if (this.#bufferedBytes > 0 && this.#bufferedBytes + bytes > this.#options.maxBufferBytes) return false;
+    if (this.#bufferedBytes > 0 && this.#bufferedBytes + bytes > this.#options.maxBufferBytes) {
+      this.#room ??= Promise.withResolvers<void>();
+      return false;
+    }
     const { buf, keyStart, keyEnd, valueStart, valueEnd, headers, timestampMs } = record;
     const key = keyStart < 0 ? null : this.#arena.copy(buf, keyStart, keyEnd);
     const value = valueStart < 0 ? null : this.#arena.copy(buf, valueStart, valueEnd);
@@ -99,9 +103,7 @@ class Accumulator implements ProducerPort {
   }
 
   drained(): Promise<void> {
-    if (this.#bufferedBytes < this.#options.maxBufferBytes) return Promise.resolve();
-    this.#room ??= Promise.withResolvers<void>();
-    return this.#room.promise;
+    return this.#room?.promise ?? Promise.resolve();
   }
 
   flush(signal?: AbortSignal): Promise<void> {
@@ -137,10 +139,12 @@ class Accumulator implements ProducerPort {
   }
 
   #queueOf(topic: string, partition: number): Queue {
-    let byPartition = this.#queues.get(topic);
-    if (!byPartition) this.#queues.set(topic, (byPartition = []));
-    let queue = byPartition[partition];
-    if (!queue) byPartition[partition] = queue = { topic, partition, waiting: [], inFlight: [], heldUntil: 0 };
+    const byPartition = this.#queues.get(topic) ?? [];
+    const found = byPartition[partition];
+    if (found) return found;
+    const queue: Queue = { topic, partition, waiting: [], inFlight: [], heldUntil: 0 };
+    byPartition[partition] = queue;
+    this.#queues.set(topic, byPartition);
     return queue;
   }
 
@@ -175,7 +179,13 @@ class Accumulator implements ProducerPort {
       }
       const entries = this.#take(queue, now);
       if (entries.length === 0) continue;
-      const batch = { topic: queue.topic, partition: queue.partition, records: entries.map((e) => e.record), bytes: bytesOf(entries), deadlineMs: deadlineOf(entries) };
+      const batch = {
+        topic: queue.topic,
+        partition: queue.partition,
+        records: entries.map((e) => e.record),
+        bytes: bytesOf(entries),
+        deadlineMs: deadlineOf(entries),
+      };
       const flush = flushes.get(lane);
       if (flush) flush.push({ batch, queue, entries });
       else flushes.set(lane, [{ batch, queue, entries }]);
@@ -224,7 +234,11 @@ class Accumulator implements ProducerPort {
     this.#busyLanes.delete(lane);
     const settled: SettledBatch[] = [];
     for (const [i, { batch, queue, entries }] of flush.entries()) {
-      const outcome = outcomes[i] ?? { baseOffset: -1n, attempts: 1, error: new TurnpikeError('INTERNAL', 'The transport gave no outcome for a batch; report this.', { written: 'unknown' }) };
+      const outcome = outcomes[i] ?? {
+        baseOffset: -1n,
+        attempts: 1,
+        error: new TurnpikeError('INTERNAL', 'The transport gave no outcome for a batch; report this.', { written: 'unknown' }),
+      };
       queue.inFlight = [];
       settled.push(this.#settle(batch, entries, outcome));
       this.#release(entries);
@@ -263,9 +277,24 @@ class Accumulator implements ProducerPort {
       const held = queue.heldUntil > now;
       const facts = { topic: queue.topic, partition: queue.partition, written: 'no', retriable: true } as const;
       const error = held
-        ? new TurnpikeError('QUOTA_EXCEEDED', `${queue.topic}: the quota did not let the record go before its delivery timeout. Send less, raise the quota in turnpike.yaml, or raise deliveryTimeoutMs.`, { ...facts, retryAfterMs: Math.ceil(queue.heldUntil - now) })
-        : new TurnpikeError('DELIVERY_TIMEOUT', `${queue.topic}: the record waited behind others until its delivery timeout. The broker is slow or unreachable; see the errors of the records before it.`, facts);
-      settled.push({ topic: queue.topic, partition: queue.partition, pendings: expired.map((e) => e.pending), bytes: bytesOf(expired), baseOffset: -1n, error });
+        ? new TurnpikeError(
+            'QUOTA_EXCEEDED',
+            `${queue.topic}: the quota did not let the record go before its delivery timeout. Send less, raise the quota in turnpike.yaml, or raise deliveryTimeoutMs.`,
+            { ...facts, retryAfterMs: Math.ceil(queue.heldUntil - now) },
+          )
+        : new TurnpikeError(
+            'DELIVERY_TIMEOUT',
+            `${queue.topic}: the record waited behind others until its delivery timeout. The broker is slow or unreachable; see the errors of the records before it.`,
+            facts,
+          );
+      settled.push({
+        topic: queue.topic,
+        partition: queue.partition,
+        pendings: expired.map((e) => e.pending),
+        bytes: bytesOf(expired),
+        baseOffset: -1n,
+        error,
+      });
       this.#release(expired);
     }
     if (settled.length > 0) {
@@ -322,4 +351,5 @@ function sizeOf(record: OutboundRecord): number {
 
 const bytesOf = (entries: readonly Entry[]): number => entries.reduce((sum, e) => sum + e.bytes, 0);
 const deadlineOf = (entries: readonly Entry[]): number => entries.reduce((min, e) => Math.min(min, e.pending.deadlineMs), Number.POSITIVE_INFINITY);
-const flushAborted = (signal: AbortSignal | undefined) => new TurnpikeError('ABORTED', 'flush() was aborted; the records are still under way.', { cause: signal?.reason });
+const flushAborted = (signal: AbortSignal | undefined) =>
+  new TurnpikeError('ABORTED', 'flush() was aborted; the records are still under way.', { cause: signal?.reason });

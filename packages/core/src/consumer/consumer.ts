@@ -40,7 +40,7 @@ export interface ConsumeLayers {
   readonly options: CompiledConsumer;
 }
 
-const POLL_MS = 200;
+const POLL_MS = 500;
 const RETRY_MS = 250;
 
 /** permit -> fetch -> charge (the port's) -> trace -> decode -> handler -> commit. Commits only what handlers have finished. */
@@ -61,7 +61,8 @@ export class GroupConsumer implements AssignmentListener {
   /** Joins the group and handles records until close(). Rejects with what ended it: HANDLER_FAILED, DECODE_FAILED, GRANT_DENIED, AUTHORIZATION_FAILED, ... */
   run(handler: Handler<ConsumedEvent>): Promise<void> {
     const { group } = this.#layers.options;
-    if (this.#running) return Promise.reject(new TurnpikeError('CONFIG_INVALID', `${group}: this consumer runs already; get another from the client.`, { group }));
+    if (this.#running)
+      return Promise.reject(new TurnpikeError('CONFIG_INVALID', `${group}: this consumer runs already; get another from the client.`, { group }));
     this.#handler = handler;
     this.#running = this.#stop.signal.aborted ? Promise.reject(new TurnpikeError('CLOSED', `${group}: the consumer is closed.`, { group })) : this.#run();
     return this.#running;
@@ -70,6 +71,7 @@ export class GroupConsumer implements AssignmentListener {
   /** Lets running handlers finish (drainTimeoutMs), commits, leaves the group. Idempotent; don't await it inside a handler, which it waits for. */
   async close(): Promise<void> {
     this.#stop.abort();
+    for (const lane of this.#lanes.values()) lane.stopped = true;
     await this.#running?.catch(() => {});
     await this.#layers.port[Symbol.asyncDispose]();
   }
@@ -129,7 +131,7 @@ export class GroupConsumer implements AssignmentListener {
   async #poll(): Promise<void> {
     const { port, clock, logger, options } = this.#layers;
     try {
-      for (const batch of await port.poll(POLL_MS)) this.#dispatch(batch);
+      for (const batch of await port.poll(POLL_MS, this.#stop.signal)) this.#dispatch(batch);
     } catch (cause) {
       const error = asTurnpikeError(cause, 'INTERNAL', `${options.group}: fetching failed.`, { group: options.group });
       if (!error.retriable) throw error;
@@ -141,7 +143,7 @@ export class GroupConsumer implements AssignmentListener {
   #dispatch(batch: FetchedBatch): void {
     const { port, telemetry, options } = this.#layers;
     const lane = this.#lanes.get(laneKey(batch));
-    if (!lane || lane.stopped) return; // Revoked since it was fetched: another member reads it.
+    if (!lane || lane.stopped || this.#stop.signal.aborted) return; // Revoked since it was fetched: another member reads it.
     telemetry.received(batch.topic, batch.partition, options.group, batch.records, batch.fetchedAtMs);
     lane.push(batch);
     if (!lane.paused && lane.queuedRecords > options.maxQueuedRecords) {
@@ -181,7 +183,11 @@ export class GroupConsumer implements AssignmentListener {
       await telemetry.process([record], options.group, async () => this.#handler?.(event, { signal: lane.abort.signal }));
       return true;
     } catch (cause) {
-      throw new TurnpikeError('HANDLER_FAILED', `${record.topic}/${record.partition}@${record.offset}: the handler threw: ${cause instanceof Error ? cause.message : String(cause)}. The record is not committed and comes again.`, { ...where, cause });
+      throw new TurnpikeError(
+        'HANDLER_FAILED',
+        `${record.topic}/${record.partition}@${record.offset}: the handler threw: ${cause instanceof Error ? cause.message : String(cause)}. The record is not committed and comes again.`,
+        { ...where, cause },
+      );
     }
   }
 
@@ -204,7 +210,14 @@ export class GroupConsumer implements AssignmentListener {
       if (lane.stopped || lane.abort.signal.aborted) return undefined;
       const error = asTurnpikeError(cause, 'DECODE_FAILED', 'it could not be decoded.');
       const text = error.message.slice(error.code.length + 3);
-      throw new TurnpikeError(error.code, `${record.topic}/${record.partition}@${record.offset}: ${text}`, { ...error.facts, cause: error.cause ?? error, topic: record.topic, partition: record.partition, offset: record.offset, group: this.#layers.options.group });
+      throw new TurnpikeError(error.code, `${record.topic}/${record.partition}@${record.offset}: ${text}`, {
+        ...error.facts,
+        cause: error.cause ?? error,
+        topic: record.topic,
+        partition: record.partition,
+        offset: record.offset,
+        group: this.#layers.options.group,
+      });
     }
   }
 
@@ -238,7 +251,13 @@ export class GroupConsumer implements AssignmentListener {
       for (const lane of lanes) {
         if (!lane.working) continue;
         logger.warn('consumer.drain_timeout', { topic: lane.topic, partition: lane.partition, group: options.group, drainTimeoutMs: options.drainTimeoutMs });
-        lane.abort.abort(new TurnpikeError('ABORTED', `${lane.topic}/${lane.partition}: the handler did not finish within consumer.drainTimeoutMs (${options.drainTimeoutMs} ms).`, lane));
+        lane.abort.abort(
+          new TurnpikeError(
+            'ABORTED',
+            `${lane.topic}/${lane.partition}: the handler did not finish within consumer.drainTimeoutMs (${options.drainTimeoutMs} ms).`,
+            lane,
+          ),
+        );
       }
     }
     await this.#commit(lanes);

@@ -5,10 +5,13 @@ export async function* iterate(consumer: GroupConsumer): AsyncGenerator<Consumed
   const waiting: { event: ConsumedEvent; done: () => void }[] = [];
   let notify = () => {};
   const ended = consumer
-    .run((event) => new Promise<void>((done) => {
-      waiting.push({ event, done });
-      notify();
-    }))
+    .run(
+      (event) =>
+        new Promise<void>((done) => {
+          waiting.push({ event, done });
+          notify();
+        }),
+    )
     .then(() => 'ended' as const);
   ended.catch(() => notify());
   try {

@@ -66,8 +66,14 @@ export function compileConsumerOptions(group: string, raw: ConsumerOptions = {})
   };
   read.end();
   if (compiled.heartbeatIntervalMs * 3 > compiled.sessionTimeoutMs)
-    throw new TurnpikeError('CONFIG_INVALID', `consumer.heartbeatIntervalMs is ${compiled.heartbeatIntervalMs}, more than a third of sessionTimeoutMs (${compiled.sessionTimeoutMs}); lower it, or one lost heartbeat ends the session.`);
+    throw new TurnpikeError(
+      'CONFIG_INVALID',
+      `consumer.heartbeatIntervalMs is ${compiled.heartbeatIntervalMs}, more than a third of sessionTimeoutMs (${compiled.sessionTimeoutMs}); lower it, or one lost heartbeat ends the session.`,
+    );
   if (compiled.drainTimeoutMs >= compiled.rebalanceTimeoutMs)
-    throw new TurnpikeError('CONFIG_INVALID', `consumer.drainTimeoutMs is ${compiled.drainTimeoutMs}, not under rebalanceTimeoutMs (${compiled.rebalanceTimeoutMs}); lower it, or the group goes on without this member before it has drained.`);
+    throw new TurnpikeError(
+      'CONFIG_INVALID',
+      `consumer.drainTimeoutMs is ${compiled.drainTimeoutMs}, not under rebalanceTimeoutMs (${compiled.rebalanceTimeoutMs}); lower it, or the group goes on without this member before it has drained.`,
+    );
   return Object.freeze(compiled);
 }

@@ -19,26 +19,48 @@ export function memoryAdmin(cluster: MemoryCluster): AdminPort {
     describeTopics: async (names) =>
       names.flatMap((name) => {
         const topic = cluster.topics.get(name);
-        return topic ? [{ name, internal: false, partitions: topic.partitions.map((_, partition) => ({ partition, leader: 0, replicas: [0], isr: [0] })) }] : [];
+        return topic
+          ? [{ name, internal: false, partitions: topic.partitions.map((_, partition) => ({ partition, leader: 0, replicas: [0], isr: [0] })) }]
+          : [];
       }),
-    createTopics: async (topics) => each(topics, (t) => t.name, (t) => cluster.createTopic(t.name, t.partitions, t.configs)),
-    createPartitions: async (counts) => each(counts, (c) => c.topic, (c) => cluster.addPartitions(c.topic, c.partitions)),
+    createTopics: async (topics) =>
+      each(
+        topics,
+        (t) => t.name,
+        (t) => cluster.createTopic(t.name, t.partitions, t.configs),
+      ),
+    createPartitions: async (counts) =>
+      each(
+        counts,
+        (c) => c.topic,
+        (c) => cluster.addPartitions(c.topic, c.partitions),
+      ),
     deleteTopics: async (names) =>
-      each(names, (n) => n, (n) => {
-        cluster.topic(n);
-        cluster.topics.delete(n);
-        cluster.changed();
-      }),
+      each(
+        names,
+        (n) => n,
+        (n) => {
+          cluster.topic(n);
+          cluster.topics.delete(n);
+          cluster.changed();
+        },
+      ),
     topicConfigs: async (names) =>
-      new Map(names.flatMap((name) => {
-        const topic = cluster.topics.get(name);
-        return topic ? [[name, [...topic.configs].map(([key, value]) => ({ name: key, value, own: true }))] as const] : [];
-      })),
+      new Map(
+        names.flatMap((name) => {
+          const topic = cluster.topics.get(name);
+          return topic ? [[name, [...topic.configs].map(([key, value]) => ({ name: key, value, own: true }))] as const] : [];
+        }),
+      ),
     alterTopicConfigs: async (changes) =>
-      each(changes, (c) => c.topic, (c) => {
-        const { configs } = cluster.topic(c.topic);
-        for (const [name, value] of Object.entries(c.set)) value === null ? configs.delete(name) : configs.set(name, value);
-      }),
+      each(
+        changes,
+        (c) => c.topic,
+        (c) => {
+          const { configs } = cluster.topic(c.topic);
+          for (const [name, value] of Object.entries(c.set)) value === null ? configs.delete(name) : configs.set(name, value);
+        },
+      ),
     acls: async () => [...cluster.acls],
     createAcls: async (bindings) => {
       for (const binding of bindings) if (!cluster.acls.some((a) => sameAcl(a, binding))) cluster.acls.push(binding);
@@ -63,7 +85,12 @@ export function memoryAdmin(cluster: MemoryCluster): AdminPort {
         const members = [...group.members.values()].map((m) => ({ memberId: m.id, clientId: m.clientId, host: 'memory', partitions: [...m.owned.values()] }));
         return [{ group: name, state: members.length > 0 ? 'Stable' : 'Empty', members }];
       }),
-    deleteGroups: async (names) => each(names, (n) => n, (n) => void cluster.groups.delete(n)),
+    deleteGroups: async (names) =>
+      each(
+        names,
+        (n) => n,
+        (n) => void cluster.groups.delete(n),
+      ),
     groupOffsets: async (name) => [...(cluster.groups.get(name)?.committed.values() ?? [])],
     offsets: async (partitions, target) =>
       partitions.map((tp) => {
@@ -78,4 +105,10 @@ export function memoryAdmin(cluster: MemoryCluster): AdminPort {
 }
 
 const sameAcl = (a: AclBinding, b: AclBinding): boolean =>
-  a.resourceType === b.resourceType && a.resourceName === b.resourceName && a.pattern === b.pattern && a.principal === b.principal && a.host === b.host && a.operation === b.operation && a.permission === b.permission;
+  a.resourceType === b.resourceType &&
+  a.resourceName === b.resourceName &&
+  a.pattern === b.pattern &&
+  a.principal === b.principal &&
+  a.host === b.host &&
+  a.operation === b.operation &&
+  a.permission === b.permission;

@@ -52,14 +52,19 @@ export class MemoryCluster {
   /** @throws TurnpikeError CONFIG_INVALID when it exists or the number isn't positive. */
   createTopic(name: string, partitions: number, configs: Readonly<Record<string, string>> = {}): void {
     if (this.topics.has(name)) throw new TurnpikeError('BROKER_REJECTED', `${name} exists already.`, { topic: name, kafkaError: 'TOPIC_ALREADY_EXISTS' });
-    if (!Number.isInteger(partitions) || partitions < 1) throw new TurnpikeError('CONFIG_INVALID', `${name}: partitions is ${partitions}; it must be a whole number from 1.`, { topic: name });
+    if (!Number.isInteger(partitions) || partitions < 1)
+      throw new TurnpikeError('CONFIG_INVALID', `${name}: partitions is ${partitions}; it must be a whole number from 1.`, { topic: name });
     this.topics.set(name, { partitions: Array.from({ length: partitions }, () => []), configs: new Map(Object.entries(configs)) });
     this.changed();
   }
 
   addPartitions(name: string, partitions: number): void {
     const topic = this.topic(name);
-    if (partitions < topic.partitions.length) throw new TurnpikeError('BROKER_REJECTED', `${name} has ${topic.partitions.length} partitions; the number can only grow.`, { topic: name, kafkaError: 'INVALID_PARTITIONS' });
+    if (partitions < topic.partitions.length)
+      throw new TurnpikeError('BROKER_REJECTED', `${name} has ${topic.partitions.length} partitions; the number can only grow.`, {
+        topic: name,
+        kafkaError: 'INVALID_PARTITIONS',
+      });
     while (topic.partitions.length < partitions) topic.partitions.push([]);
     for (const group of this.groups.values()) group.topicsChanged();
     this.changed();
@@ -67,7 +72,11 @@ export class MemoryCluster {
 
   topic(name: string): MemoryTopic {
     const topic = this.topics.get(name);
-    if (!topic) throw new TurnpikeError('TOPIC_UNKNOWN', `${name} does not exist on the cluster; the platform team creates it with turnpike apply.`, { topic: name, kafkaError: 'UNKNOWN_TOPIC_OR_PARTITION' });
+    if (!topic)
+      throw new TurnpikeError('TOPIC_UNKNOWN', `${name} does not exist on the cluster; the platform team creates it with turnpike apply.`, {
+        topic: name,
+        kafkaError: 'UNKNOWN_TOPIC_OR_PARTITION',
+      });
     return topic;
   }
 
@@ -86,8 +95,8 @@ export class MemoryCluster {
   }
 
   group(name: string): MemoryGroup {
-    let group = this.groups.get(name);
-    if (!group) this.groups.set(name, (group = new MemoryGroup(name, this)));
+    const group = this.groups.get(name) ?? new MemoryGroup(name, this);
+    this.groups.set(name, group);
     return group;
   }
 

@@ -56,7 +56,11 @@ export class MemoryGroup {
   commit(member: GroupMember, offsets: readonly CommitOffset[]): void {
     for (const offset of offsets) {
       if (this.members.has(member.id) && member.owned.has(keyOf(offset))) continue;
-      throw new TurnpikeError('MEMBERSHIP_LOST', `${this.name}: ${keyOf(offset)} is not this member's any more; whoever has it reads on from the last commit.`, { topic: offset.topic, partition: offset.partition, group: this.name });
+      throw new TurnpikeError(
+        'MEMBERSHIP_LOST',
+        `${this.name}: ${keyOf(offset)} is not this member's any more; whoever has it reads on from the last commit.`,
+        { topic: offset.topic, partition: offset.partition, group: this.name },
+      );
     }
     for (const offset of offsets) this.committed.set(keyOf(offset), offset);
   }

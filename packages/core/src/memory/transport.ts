@@ -42,7 +42,11 @@ export function memoryTransport(options: { readonly cluster?: MemoryCluster } = 
     },
     async connect(context) {
       if (context.cluster.id !== undefined && context.cluster.id !== cluster.id)
-        throw new TurnpikeError('CLUSTER_MISMATCH', `${context.cluster.name} should be cluster ${context.cluster.id}, but ${cluster.id} answers; check TURNPIKE_CLUSTERS.`, { cluster: context.cluster.name });
+        throw new TurnpikeError(
+          'CLUSTER_MISMATCH',
+          `${context.cluster.name} should be cluster ${context.cluster.id}, but ${cluster.id} answers; check TURNPIKE_CLUSTERS.`,
+          { cluster: context.cluster.name },
+        );
       return new MemoryLink(cluster, context);
     },
   };
@@ -67,7 +71,8 @@ class MemoryLink implements Link {
 
   async producer(options: CompiledProducerOptions): Promise<ProducerPort> {
     if (options.transactionalId !== undefined) throw new TurnpikeError('CAPABILITY_MISSING', `The memory transport has no transactions; ${CAPABILITY_HINT}`);
-    if (options.compression !== 'none') throw new TurnpikeError('CAPABILITY_MISSING', `The memory transport has no ${options.compression} compression; ${CAPABILITY_HINT}`);
+    if (options.compression !== 'none')
+      throw new TurnpikeError('CAPABILITY_MISSING', `The memory transport has no ${options.compression} compression; ${CAPABILITY_HINT}`);
     const port = accumulate(new MemoryDriver(this.#cluster, this.#context), this.#context, options);
     this.#ports.add(port);
     return port;
@@ -88,12 +93,16 @@ class MemoryLink implements Link {
 
 function refuseTopic(cluster: MemoryCluster, principal: string, operation: 'read' | 'write' | 'describe', topic: string): void {
   if (cluster.authorized(principal, operation, 'topic', topic)) return;
-  throw new TurnpikeError('AUTHORIZATION_FAILED', `The broker refuses ${principal} to ${operation} ${topic}: no ACL allows it. Declare the topic in turnpike.yaml and have it applied.`, {
-    topic,
-    principal,
-    kafkaError: 'TOPIC_AUTHORIZATION_FAILED',
-    written: 'no',
-  });
+  throw new TurnpikeError(
+    'AUTHORIZATION_FAILED',
+    `The broker refuses ${principal} to ${operation} ${topic}: no ACL allows it. Declare the topic in turnpike.yaml and have it applied.`,
+    {
+      topic,
+      principal,
+      kafkaError: 'TOPIC_AUTHORIZATION_FAILED',
+      written: 'no',
+    },
+  );
 }
 
 class MemoryDriver implements ProduceDriver {
@@ -139,7 +148,11 @@ class MemoryDriver implements ProduceDriver {
         const written = error.written ?? 'no';
         if (!error.retriable) return { baseOffset: -1n, attempts, error: error.withWritten(written) };
         if (clock.monotonic() + RETRY_MS >= batch.deadlineMs) {
-          const timeout = new TurnpikeError('DELIVERY_TIMEOUT', `${topic}: not acknowledged within the delivery timeout after ${attempts} tries; the last: ${error.message}`, { cause: error, topic, partition, retriable: true, written });
+          const timeout = new TurnpikeError(
+            'DELIVERY_TIMEOUT',
+            `${topic}: not acknowledged within the delivery timeout after ${attempts} tries; the last: ${error.message}`,
+            { cause: error, topic, partition, retriable: true, written },
+          );
           return { baseOffset: -1n, attempts, error: timeout };
         }
         events.retried(topic, batch.bytes);
@@ -174,19 +187,30 @@ class MemoryConsumer implements ConsumerPort {
     const { principal } = this.#context.identity;
     const { group } = this.#options;
     if (!this.#cluster.authorized(principal, 'read', 'group', group))
-      throw new TurnpikeError('AUTHORIZATION_FAILED', `The broker refuses ${principal} the group ${group}: no ACL allows it. Declare it in turnpike.yaml and have it applied.`, { group, principal, kafkaError: 'GROUP_AUTHORIZATION_FAILED' });
+      throw new TurnpikeError(
+        'AUTHORIZATION_FAILED',
+        `The broker refuses ${principal} the group ${group}: no ACL allows it. Declare it in turnpike.yaml and have it applied.`,
+        { group, principal, kafkaError: 'GROUP_AUTHORIZATION_FAILED' },
+      );
     for (const topic of topics) {
       refuseTopic(this.#cluster, principal, 'read', topic);
       this.#cluster.topic(topic);
     }
-    this.#member = await this.#cluster.group(group).join({ clientId: this.#context.clientId, topics, listener, onAssigned: (tps) => this.#position(tps, listener) });
+    this.#member = await this.#cluster
+      .group(group)
+      .join({ clientId: this.#context.clientId, topics, listener, onAssigned: (tps) => this.#position(tps, listener) });
   }
 
   #position(partitions: readonly TopicPartition[], listener: AssignmentListener): void {
     for (const tp of partitions) {
       const committed = this.#cluster.group(this.#options.group).committed.get(keyOf(tp))?.offset;
       if (committed === undefined && this.#options.startAt === 'fail')
-        listener.failed(new TurnpikeError('OFFSET_OUT_OF_RANGE', `${keyOf(tp)}: ${this.#options.group} has no committed offset and consumer.startAt is "fail".`, { ...tp, group: this.#options.group }));
+        listener.failed(
+          new TurnpikeError('OFFSET_OUT_OF_RANGE', `${keyOf(tp)}: ${this.#options.group} has no committed offset and consumer.startAt is "fail".`, {
+            ...tp,
+            group: this.#options.group,
+          }),
+        );
       this.#positions.set(keyOf(tp), committed ?? (this.#options.startAt === 'latest' ? this.#end(tp) : 0n));
     }
   }
@@ -195,7 +219,7 @@ class MemoryConsumer implements ConsumerPort {
     return BigInt(this.#cluster.topic(tp.topic).partitions[tp.partition]?.length ?? 0);
   }
 
-  async poll(maxWaitMs: number): Promise<readonly FetchedBatch[]> {
+  async poll(maxWaitMs: number, signal?: AbortSignal): Promise<readonly FetchedBatch[]> {
     const { clock } = this.#context;
     const until = clock.monotonic() + maxWaitMs;
     for (;;) {
@@ -210,8 +234,8 @@ class MemoryConsumer implements ConsumerPort {
         else batches.push(await this.#fetch(tp, position, fetchedAtMs));
       }
       const leftMs = until - clock.monotonic();
-      if (batches.length > 0 || leftMs <= 0 || this.#closing) return batches;
-      await this.#changeWithin(Math.min(leftMs, heldMs));
+      if (batches.length > 0 || leftMs <= 0 || this.#closing || signal?.aborted) return batches;
+      await this.#changeWithin(Math.min(leftMs, heldMs), signal);
     }
   }
 
@@ -226,10 +250,11 @@ class MemoryConsumer implements ConsumerPort {
     return { ...tp, records: stored.map((r) => inbound(tp, r)), nextOffset, highWatermark: BigInt(log.length), bytes, fetchedAtMs };
   }
 
-  #changeWithin(ms: number): Promise<void> {
+  #changeWithin(ms: number, signal: AbortSignal | undefined): Promise<void> {
     const wake = new AbortController();
+    const either = signal ? AbortSignal.any([wake.signal, signal]) : wake.signal;
     const listener = this.#cluster.onChange(() => wake.abort());
-    return pause(this.#context.clock, ms, wake.signal).finally(() => listener[Symbol.dispose]());
+    return pause(this.#context.clock, ms, either).finally(() => listener[Symbol.dispose]());
   }
 
   pause(partitions: readonly TopicPartition[]): void {

@@ -1,5 +1,5 @@
 import { TurnpikeError } from '../errors.ts';
-import { RecordHeaders, type HeadersInit } from '../headers.ts';
+import { type HeadersInit, RecordHeaders } from '../headers.ts';
 import type { HeaderCarrier } from '../spi/telemetry.ts';
 
 /** An event on its way through the stages, before it is encoded. */
@@ -23,7 +23,13 @@ export class Draft implements StageEvent, HeaderCarrier {
   #key: unknown;
   #headers: RecordHeaders | undefined;
 
-  constructor(topic: string, value: unknown, timestampMs: number, keyOf: ((value: never) => unknown) | undefined, given: { key?: unknown; headers?: HeadersInit } | undefined) {
+  constructor(
+    topic: string,
+    value: unknown,
+    timestampMs: number,
+    keyOf: ((value: never) => unknown) | undefined,
+    given: { key?: unknown; headers?: HeadersInit } | undefined,
+  ) {
     this.topic = topic;
     this.value = value;
     this.timestampMs = timestampMs;
@@ -38,7 +44,11 @@ export class Draft implements StageEvent, HeaderCarrier {
     try {
       return this.#keyOf(this.value as never);
     } catch (cause) {
-      throw new TurnpikeError('ENCODE_FAILED', `${this.topic}: the key can't be derived from the event; give an event of the topic's own type.`, { cause, topic: this.topic, written: 'no' });
+      throw new TurnpikeError('ENCODE_FAILED', `${this.topic}: the key can't be derived from the event; give an event of the topic's own type.`, {
+        cause,
+        topic: this.topic,
+        written: 'no',
+      });
     }
   }
 

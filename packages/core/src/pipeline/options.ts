@@ -36,7 +36,11 @@ export function compileProducerOptions(raw: ProducerOptions = {}): CompiledProdu
   const read = new OptionReader('producer', raw);
   const idempotent = read.boolean('idempotent', true);
   const acks = read.oneOf<'all' | 1 | 0>('acks', ['all', 1, 0], 'all');
-  if (idempotent && acks !== 'all') throw new TurnpikeError('CONFIG_INVALID', `producer.acks is ${acks} but idempotent is true; remove acks or set it to "all", or set idempotent to false and accept loss.`);
+  if (idempotent && acks !== 'all')
+    throw new TurnpikeError(
+      'CONFIG_INVALID',
+      `producer.acks is ${acks} but idempotent is true; remove acks or set it to "all", or set idempotent to false and accept loss.`,
+    );
   const maxBatchBytes = read.number('maxBatchBytes', { min: 1024, max: 16 * 1024 * 1024, default: 1_000_000 });
   const compiled = {
     acks,

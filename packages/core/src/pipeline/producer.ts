@@ -135,7 +135,8 @@ export class TopicProducer {
   #encode(value: unknown, options: SendOptions | undefined, scratch: Scratch, pos: number): { record: OutboundRecord; pending: SentRecord; keyed: boolean } {
     const { topic, telemetry, stages, access, clock } = this.#layers;
     if (this.#closed) throw new TurnpikeError('CLOSED', `${topic}: the producer is closed; get another from the client.`, { topic, written: 'no' });
-    if (options?.signal?.aborted) throw new TurnpikeError('ABORTED', `${topic}: the signal was aborted before send().`, { topic, written: 'no', cause: options.signal.reason });
+    if (options?.signal?.aborted)
+      throw new TurnpikeError('ABORTED', `${topic}: the signal was aborted before send().`, { topic, written: 'no', cause: options.signal.reason });
     const draft = new Draft(topic, value, options?.timestampMs ?? clock.now(), this.#layers.keyOf, options);
     const span = telemetry.create(topic, draft);
     try {
@@ -159,7 +160,12 @@ export class TopicProducer {
       stage(draft);
     } catch (cause) {
       const topic = draft.topic;
-      throw asTurnpikeError(cause, 'STAGE_REFUSED', `${topic}: a stage of the application refused the event: ${cause instanceof Error ? cause.message : String(cause)}`, { topic, written: 'no' });
+      throw asTurnpikeError(
+        cause,
+        'STAGE_REFUSED',
+        `${topic}: a stage of the application refused the event: ${cause instanceof Error ? cause.message : String(cause)}`,
+        { topic, written: 'no' },
+      );
     }
   }
 
@@ -169,7 +175,11 @@ export class TopicProducer {
     const keyEnd = keyStart < 0 ? pos : this.#into(key, draft.key, scratch, pos, pos);
     const partitions = this.#layers.port.partitions(topic);
     if (partition !== undefined && (!Number.isInteger(partition) || partition < 0 || (partitions !== undefined && partition >= partitions)))
-      throw new TurnpikeError('PARTITION_UNKNOWN', `${topic} has no partition ${partition}; it has ${partitions ?? 'partitions'} 0 to ${(partitions ?? 1) - 1}.`, { topic, partition, written: 'no' });
+      throw new TurnpikeError(
+        'PARTITION_UNKNOWN',
+        `${topic} has no partition ${partition}; it has ${partitions ?? 'partitions'} 0 to ${(partitions ?? 1) - 1}.`,
+        { topic, partition, written: 'no' },
+      );
     const valueStart = draft.value === null ? -1 : keyEnd;
     const valueEnd = valueStart < 0 ? keyEnd : this.#into(value, draft.value, scratch, keyEnd, pos);
     const headers = draft.hasHeaders ? (draft.headers.entries() as readonly HeaderEntry[]) : undefined;
@@ -199,7 +209,11 @@ export class TopicProducer {
       const end = serde.encodeInto(value, scratch.buf, pos);
       const tooLarge = end > recordStart + options.maxRecordBytes || (end < 0 && scratch.buf.length - recordStart > options.maxRecordBytes);
       if (tooLarge)
-        throw new TurnpikeError('RECORD_TOO_LARGE', `${topic}: the record takes more than ${options.maxRecordBytes} bytes (producer.maxRecordBytes). Send less in one event, or a reference to where it is stored.`, { topic, written: 'no' });
+        throw new TurnpikeError(
+          'RECORD_TOO_LARGE',
+          `${topic}: the record takes more than ${options.maxRecordBytes} bytes (producer.maxRecordBytes). Send less in one event, or a reference to where it is stored.`,
+          { topic, written: 'no' },
+        );
       if (end >= 0) return end;
       scratch.grow(pos, Math.min(scratch.buf.length * 2, recordStart + options.maxRecordBytes + 1));
     }
@@ -220,7 +234,11 @@ export class TopicProducer {
   #wait(record: OutboundRecord, pending: SentRecord, keyed: boolean): void {
     const { topic, options } = this.#layers;
     if (this.#waiting.length >= options.maxWaitingSends)
-      throw new TurnpikeError('BUFFER_FULL', `${topic}: memory is full (producer.maxBufferBytes) and ${this.#waiting.length} sends wait for it already. Await send(), or send less.`, { topic, written: 'no', retriable: true });
+      throw new TurnpikeError(
+        'BUFFER_FULL',
+        `${topic}: memory is full (producer.maxBufferBytes) and ${this.#waiting.length} sends wait for it already. Await send(), or send less.`,
+        { topic, written: 'no', retriable: true },
+      );
     this.#waiting.push({ record: ownBytes(record), pending, keyed });
     if (!this.#pumping) void this.#pump();
   }
@@ -280,7 +298,11 @@ export class TopicProducer {
     const expired = this.#waiting.filter((w) => w.pending.deadlineMs <= now);
     if (expired.length === 0) return;
     this.#waiting = this.#waiting.filter((w) => w.pending.deadlineMs > now);
-    const error = new TurnpikeError('DELIVERY_TIMEOUT', `${topic}: no room in producer.maxBufferBytes, or no metadata, before the delivery timeout. The broker is slow or unreachable, or the quota is low.`, { topic, written: 'no', retriable: true });
+    const error = new TurnpikeError(
+      'DELIVERY_TIMEOUT',
+      `${topic}: no room in producer.maxBufferBytes, or no metadata, before the delivery timeout. The broker is slow or unreachable, or the quota is low.`,
+      { topic, written: 'no', retriable: true },
+    );
     for (const { pending } of expired) pending.fail(error);
   }
 
@@ -290,7 +312,13 @@ export class TopicProducer {
       const waited = this.#waiting.some((w) => w.pending === pending);
       this.#waiting = this.#waiting.filter((w) => w.pending !== pending);
       const written = waited || (port.cancel(pending) && pending.attempts === 0) ? 'no' : 'unknown';
-      pending.fail(new TurnpikeError('ABORTED', `${topic}: the signal was aborted; the record ${written === 'no' ? 'was not sent' : 'had been handed to the broker and may be written'}.`, { topic, written, cause: signal.reason }));
+      pending.fail(
+        new TurnpikeError(
+          'ABORTED',
+          `${topic}: the signal was aborted; the record ${written === 'no' ? 'was not sent' : 'had been handed to the broker and may be written'}.`,
+          { topic, written, cause: signal.reason },
+        ),
+      );
     };
     signal.addEventListener('abort', onAbort, { once: true });
     const off = () => signal.removeEventListener('abort', onAbort);
@@ -299,7 +327,9 @@ export class TopicProducer {
 
   #refusal(error: unknown): TurnpikeError {
     const { topic } = this.#layers;
-    return asTurnpikeError(error, 'INTERNAL', `${topic}: the event could not be sent: ${error instanceof Error ? error.message : String(error)}`, { topic }).withWritten('no');
+    return asTurnpikeError(error, 'INTERNAL', `${topic}: the event could not be sent: ${error instanceof Error ? error.message : String(error)}`, {
+      topic,
+    }).withWritten('no');
   }
 }
 
@@ -309,5 +339,12 @@ function ownBytes(record: OutboundRecord): OutboundRecord {
   const from = starts.length === 0 ? 0 : Math.min(...starts);
   const buf = Buffer.from(record.buf.subarray(from, Math.max(record.keyEnd, record.valueEnd, from)));
   const shift = (at: number) => (at < 0 ? at : at - from);
-  return { ...record, buf, keyStart: shift(record.keyStart), keyEnd: shift(record.keyEnd), valueStart: shift(record.valueStart), valueEnd: shift(record.valueEnd) };
+  return {
+    ...record,
+    buf,
+    keyStart: shift(record.keyStart),
+    keyEnd: shift(record.keyEnd),
+    valueStart: shift(record.valueStart),
+    valueEnd: shift(record.valueEnd),
+  };
 }

@@ -1,4 +1,4 @@
-import { TurnpikeError } from '../errors.ts';
+import type { TurnpikeError } from '../errors.ts';
 import type { RecordSpan, Telemetry } from '../spi/telemetry.ts';
 import type { Pending, SettledBatch, TransportEvents } from '../spi/transport.ts';
 

@@ -187,8 +187,8 @@ export type SeekTarget = bigint | 'beginning' | 'end' | { readonly timestampMs: 
 export interface ConsumerPort extends AsyncDisposable {
   /** Joins the group. Rejects with AUTHORIZATION_FAILED, TOPIC_UNKNOWN, ... once that is known. */
   subscribe(topics: readonly string[], listener: AssignmentListener): Promise<void>;
-  /** What has arrived for partitions that are assigned and not paused; waits at most `maxWaitMs`, then []. A partition's batches come in order. */
-  poll(maxWaitMs: number): Promise<readonly FetchedBatch[]>;
+  /** What has arrived for partitions that are assigned and not paused; waits at most `maxWaitMs`, or until the signal aborts, then []. A partition's batches come in order. */
+  poll(maxWaitMs: number, signal?: AbortSignal): Promise<readonly FetchedBatch[]>;
   pause(partitions: readonly TopicPartition[]): void;
   resume(partitions: readonly TopicPartition[]): void;
   /** What was prefetched from elsewhere is dropped. */

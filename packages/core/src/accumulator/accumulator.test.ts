@@ -1,0 +1,289 @@
+import { describe, expect, it } from 'vitest';
+import { TurnpikeError } from '../errors.ts';
+import { ManualClock } from '../memory/manual-clock.ts';
+import { compileProducerOptions, type ProducerOptions } from '../pipeline/options.ts';
+import type { ProduceBatch, ProduceDriver, ProduceOutcome } from '../spi/driver.ts';
+import { type DrainGate, openGate } from '../spi/policy.ts';
+import type { Pending, SettledBatch } from '../spi/transport.ts';
+import { accumulate } from './accumulator.ts';
+
+/** A driver whose answers come when the test says so. */
+class HeldDriver implements ProduceDriver {
+  readonly flushes: { lane: number; batches: readonly ProduceBatch[]; answer: (outcomes?: readonly ProduceOutcome[]) => void }[] = [];
+  closed = false;
+  warm = async () => {};
+  partitions = () => 4;
+  lane = (_topic: string, partition: number) => partition % 2;
+  produce(lane: number, batches: readonly ProduceBatch[]): Promise<readonly ProduceOutcome[]> {
+    return new Promise((resolve) => {
+      const answer = (outcomes: readonly ProduceOutcome[] = batches.map(() => ({ baseOffset: 0n, attempts: 1 }))) => resolve(outcomes);
+      this.flushes.push({ lane, batches, answer });
+    });
+  }
+  async [Symbol.asyncDispose]() {
+    this.closed = true;
+  }
+}
+
+function setUp(options: ProducerOptions = {}, gate: DrainGate = openGate) {
+  const driver = new HeldDriver();
+  const clock = new ManualClock();
+  const settled: SettledBatch[] = [];
+  const events = {
+    settled: (batches: readonly SettledBatch[]) => {
+      settled.push(...batches);
+      for (const b of batches) for (const [i, p] of b.pendings.entries()) b.error ? p.fail(b.error) : p.acknowledge(b, i);
+    },
+    retried: () => {},
+    wrote: () => {},
+    throttled: () => {},
+  };
+  const port = accumulate(driver, { clock, gate, events }, compileProducerOptions(options));
+  const ended: string[] = [];
+  const append = (partition: number, text: string, deadlineMs = 30_000) => {
+    const buf = Buffer.from(text);
+    const pending: Pending = {
+      deadlineMs,
+      attempts: 0,
+      span: undefined,
+      acknowledge: () => void ended.push(`ok ${text}`),
+      fail: (e) => void ended.push(`${e.code} ${text} ${e.written}`),
+    };
+    const accepted = port.append(
+      { topic: 't', partition, timestampMs: 1, headers: undefined, buf, keyStart: -1, keyEnd: -1, valueStart: 0, valueEnd: buf.length },
+      pending,
+    );
+    return { pending, accepted, buf };
+  };
+  const values = (flush: number) => driver.flushes[flush]?.batches.map((b) => b.records.map((r) => String(r.value)));
+  return { driver, clock, port, append, ended, settled, values };
+}
+
+const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
+
+describe('accumulate', () => {
+  it('sends at once when nothing is in flight, and gathers what one turn sends into one flush a lane', async () => {
+    const { append, driver, values } = setUp();
+    append(0, 'a');
+    append(0, 'b');
+    append(2, 'c');
+    append(1, 'd');
+    await turn();
+    expect(driver.flushes.map((f) => f.lane)).toEqual([0, 1]);
+    expect(values(0)).toEqual([['a', 'b'], ['c']]);
+    expect(values(1)).toEqual([['d']]);
+  });
+
+  it('gathers while a flush is in flight and sends all of it when the answer comes', async () => {
+    const { append, driver, values } = setUp();
+    append(0, 'a');
+    await turn();
+    append(0, 'b');
+    append(2, 'c');
+    await turn();
+    expect(driver.flushes).toHaveLength(1);
+    driver.flushes[0]?.answer();
+    await turn();
+    expect(values(1)).toEqual([['b'], ['c']]);
+  });
+
+  it('keeps a partition in order when its leader moves to another lane while a batch is in flight', async () => {
+    const { append, driver } = setUp();
+    append(0, 'a');
+    await turn();
+    driver.lane = () => 7;
+    append(0, 'b');
+    await turn();
+    expect(driver.flushes).toHaveLength(1);
+    driver.flushes[0]?.answer();
+    await turn();
+    expect(driver.flushes[1]?.lane).toBe(7);
+  });
+
+  it('copies: a later change of the caller’s buffer does not change the record', async () => {
+    const { append, values } = setUp();
+    append(0, 'before').buf.write('after!');
+    await turn();
+    expect(values(0)).toEqual([['before']]);
+  });
+
+  it('cuts a batch at maxBatchBytes and sends the rest with the next flush', async () => {
+    const { append, driver, values } = setUp({ maxBatchBytes: 2048 });
+    for (const c of 'abc') append(0, c.repeat(900));
+    await turn();
+    expect(values(0)?.[0]).toHaveLength(2);
+    driver.flushes[0]?.answer();
+    await turn();
+    expect(values(1)).toEqual([['c'.repeat(900)]]);
+  });
+
+  it('refuses an append when memory is full and says when there is room again', async () => {
+    const { append, driver, port } = setUp({ maxBatchBytes: 1024, maxBufferBytes: 1024 });
+    expect(append(0, 'x'.repeat(600)).accepted).toBe(true);
+    expect(append(0, 'y'.repeat(600)).accepted).toBe(false);
+    await turn();
+    let room = false;
+    void port.drained().then(() => (room = true));
+    await turn();
+    expect(room).toBe(false);
+    driver.flushes[0]?.answer();
+    await turn();
+    expect(room).toBe(true);
+    expect(append(0, 'y'.repeat(600)).accepted).toBe(true);
+  });
+
+  it('takes a record that is larger than the whole memory when it is alone', () => {
+    const { append } = setUp({ maxBatchBytes: 1024, maxBufferBytes: 1024 });
+    expect(append(0, 'x'.repeat(5000)).accepted).toBe(true);
+  });
+
+  it('settles each partition by its own outcome', async () => {
+    const { append, driver, ended } = setUp();
+    append(0, 'a');
+    append(2, 'b');
+    await turn();
+    const error = new TurnpikeError('BROKER_REJECTED', 'no', { written: 'no' });
+    driver.flushes[0]?.answer([
+      { baseOffset: 5n, attempts: 1 },
+      { baseOffset: -1n, attempts: 1, error },
+    ]);
+    await turn();
+    expect(ended).toEqual(['ok a', 'BROKER_REJECTED b no']);
+  });
+
+  it('ends records with written "unknown" when a driver breaks its promise not to reject', async () => {
+    const { append, driver, ended } = setUp();
+    driver.produce = () => Promise.reject(new Error('boom'));
+    append(0, 'a');
+    await turn();
+    expect(ended).toEqual(['INTERNAL a unknown']);
+  });
+
+  it('waits as long as the quota says, the partition in order, other topics not held up', async () => {
+    let waitMs = 100;
+    const gate: DrainGate = { ...openGate, admit: () => waitMs };
+    const { append, driver, clock, values } = setUp({}, gate);
+    append(0, 'a');
+    append(0, 'b');
+    await clock.advance(99);
+    expect(driver.flushes).toHaveLength(0);
+    waitMs = 0;
+    await clock.advance(1);
+    expect(values(0)).toEqual([['a', 'b']]);
+  });
+
+  it('never asks the quota for more than its burst at once', async () => {
+    const asked: number[] = [];
+    const gate: DrainGate = {
+      ...openGate,
+      burst: () => ({ records: 2, bytes: 1e9 }),
+      admit: (_t, records) => {
+        asked.push(records);
+        return 0;
+      },
+    };
+    const { append, driver } = setUp({}, gate);
+    for (const c of 'abcde') append(0, c);
+    for (let i = 0; i < 3; i++) {
+      await turn();
+      driver.flushes[i]?.answer();
+    }
+    await turn();
+    expect(asked).toEqual([2, 2, 1]);
+  });
+
+  it('refunds the quota when the broker certainly did not write', async () => {
+    const refunds: number[] = [];
+    const gate: DrainGate = { ...openGate, refund: (_t, records) => void refunds.push(records) };
+    const { append, driver } = setUp({}, gate);
+    append(0, 'a');
+    await turn();
+    driver.flushes[0]?.answer([{ baseOffset: -1n, attempts: 1, error: new TurnpikeError('BROKER_REJECTED', 'no', { written: 'no' }) }]);
+    await turn();
+    append(0, 'b');
+    await turn();
+    driver.flushes[1]?.answer([{ baseOffset: -1n, attempts: 1, error: new TurnpikeError('BROKER_UNAVAILABLE', 'no', { written: 'unknown' }) }]);
+    await turn();
+    expect(refunds).toEqual([1]);
+  });
+
+  it('expires what the quota holds past its deadline, as never written, with the time to retry after', async () => {
+    const gate: DrainGate = { ...openGate, admit: () => 60_000 };
+    const { append, clock, ended, settled } = setUp({}, gate);
+    append(0, 'a', 1000);
+    await clock.advance(1300);
+    expect(ended).toEqual(['QUOTA_EXCEEDED a no']);
+    expect(settled[0]?.error?.facts.retryAfterMs).toBeGreaterThan(50_000);
+  });
+
+  it('expires what waits behind a batch that gets no answer', async () => {
+    const { append, clock, ended } = setUp();
+    append(0, 'a');
+    await turn();
+    append(0, 'b', 1000);
+    await clock.advance(1300);
+    expect(ended).toEqual(['DELIVERY_TIMEOUT b no']);
+  });
+
+  it('cancels what has not gone, and says no for what is under way', async () => {
+    const { append, driver, port, values } = setUp();
+    const a = append(0, 'a');
+    await turn();
+    const b = append(0, 'b');
+    append(0, 'c');
+    expect(port.cancel(a.pending)).toBe(false);
+    expect(port.cancel(b.pending)).toBe(true);
+    driver.flushes[0]?.answer();
+    await turn();
+    expect(values(1)).toEqual([['c']]);
+  });
+
+  it('flush() waits for what was appended before it, not for what came after', async () => {
+    const { append, driver, port } = setUp();
+    append(0, 'a');
+    let flushed = false;
+    void port.flush().then(() => (flushed = true));
+    await turn();
+    append(0, 'b');
+    driver.flushes[0]?.answer();
+    await turn();
+    expect(driver.flushes).toHaveLength(2);
+    expect(flushed).toBe(true);
+  });
+
+  it('flush() with an aborted signal rejects and loses nothing', async () => {
+    const { append, driver, port, ended } = setUp();
+    append(0, 'a');
+    const abort = new AbortController();
+    const flushing = port.flush(abort.signal);
+    abort.abort();
+    await expect(flushing).rejects.toMatchObject({ code: 'ABORTED' });
+    driver.flushes[0]?.answer();
+    await turn();
+    expect(ended).toEqual(['ok a']);
+  });
+
+  it('close waits for everything, then closes the driver, then refuses', async () => {
+    const { append, driver, port, ended, clock } = setUp();
+    append(0, 'a');
+    const closing = port[Symbol.asyncDispose]();
+    await turn();
+    expect(driver.closed).toBe(false);
+    driver.flushes[0]?.answer();
+    await closing;
+    expect(ended).toEqual(['ok a']);
+    expect(driver.closed).toBe(true);
+    expect(clock.pending).toBe(0);
+    expect(() => append(0, 'late')).toThrow(expect.objectContaining({ code: 'CLOSED', written: 'no' }));
+  });
+
+  it('a linger floor gathers for that long although nothing is in flight', async () => {
+    const { append, driver, clock, values } = setUp({ minLingerMs: 20 });
+    append(0, 'a');
+    await clock.advance(10);
+    append(0, 'b');
+    expect(driver.flushes).toHaveLength(0);
+    await clock.advance(10);
+    expect(values(0)).toEqual([['a', 'b']]);
+  });
+});

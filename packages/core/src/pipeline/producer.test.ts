@@ -1,0 +1,371 @@
+import { describe, expect, it } from 'vitest';
+import { TurnpikeError } from '../errors.ts';
+import { MemoryCluster } from '../memory/cluster.ts';
+import { ManualClock } from '../memory/manual-clock.ts';
+import { memoryTransport } from '../memory/transport.ts';
+import type { Serde } from '../spi/codec.ts';
+import type { Identity } from '../spi/identity.ts';
+import { silentLogger } from '../spi/logger.ts';
+import { type AccessPolicy, type DrainGate, openGate } from '../spi/policy.ts';
+import { noTelemetry, type Telemetry } from '../spi/telemetry.ts';
+import type { Stage } from './draft.ts';
+import { compileProducerOptions, type ProducerOptions } from './options.ts';
+import { TopicProducer } from './producer.ts';
+import { Scratch } from './scratch.ts';
+import { settleRecords } from './sent-record.ts';
+import { StickyPartition } from './sticky.ts';
+
+const text: Serde<unknown> = {
+  encodeInto(value, dst, pos) {
+    if (typeof value !== 'string') throw new TurnpikeError('ENCODE_FAILED', `expected string, got ${JSON.stringify(value)}`);
+    const length = Buffer.byteLength(value);
+    if (pos + length > dst.length) return -1;
+    dst.write(value, pos);
+    return pos + length;
+  },
+  ready: async () => {},
+  prepare: () => undefined,
+  decode: (src) => src.toString(),
+};
+const json: Serde<unknown> = { ...text, encodeInto: (value, dst, pos) => text.encodeInto(JSON.stringify(value), dst, pos) };
+const anybody: AccessPolicy = { produce: () => {}, consume: () => {} };
+const identity = { kind: 'none', principal: 'svc' } as Identity;
+
+interface SetUp {
+  options?: ProducerOptions;
+  access?: AccessPolicy;
+  gate?: DrainGate;
+  stages?: Stage[];
+  telemetry?: Telemetry;
+  cluster?: MemoryCluster;
+  value?: Serde<unknown>;
+}
+
+async function setUp(o: SetUp = {}) {
+  const clock = new ManualClock();
+  const cluster = o.cluster ?? new MemoryCluster({ topics: { t: 6 } });
+  const telemetry = o.telemetry ?? noTelemetry;
+  const gate = o.gate ?? openGate;
+  const events = settleRecords(telemetry);
+  const link = await memoryTransport({ cluster }).connect({
+    cluster: { name: 'c', bootstrap: [] },
+    identity,
+    clientId: 'svc',
+    connectTimeoutMs: 1000,
+    clock,
+    logger: silentLogger,
+    gate,
+    fetchGate: openGate,
+    events,
+  });
+  const options = compileProducerOptions(o.options);
+  const port = await link.producer(options);
+  const sticky = new StickyPartition({ random: () => 0.5, switchBytes: 16_384 });
+  const layers = {
+    topic: 't',
+    keyOf: (e: never) => (e as { k?: string }).k ?? null,
+    key: text,
+    value: o.value ?? json,
+    stages: o.stages ?? [],
+    access: o.access ?? anybody,
+    gate,
+    telemetry,
+    clock,
+    port,
+    scratch: new Scratch(),
+    sticky,
+    options,
+  };
+  return { producer: new TopicProducer(layers), cluster, clock, port, link };
+}
+
+const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
+
+describe('TopicProducer', () => {
+  it('acknowledges with partition and offset, and the record stands in the log as encoded', async () => {
+    const { producer, cluster } = await setUp();
+    const sent = await producer.send({ k: 'JFK', n: 1 }, { headers: { h: 'v', n: null } });
+    expect(sent).toMatchObject({ topic: 't', offset: 0n });
+    const [record] = cluster.records('t');
+    expect(String(record?.key)).toBe('JFK');
+    expect(JSON.parse(String(record?.value))).toEqual({ k: 'JFK', n: 1 });
+    expect(record?.headers).toEqual([
+      ['h', Buffer.from('v')],
+      ['n', null],
+    ]);
+  });
+
+  it('gives records of one key consecutive offsets in the order of send()', async () => {
+    const { producer, cluster } = await setUp();
+    const sent = await Promise.all(Array.from({ length: 50 }, (_, n) => producer.send({ k: 'A', n })));
+    expect(sent.map((s) => s.offset)).toEqual(Array.from({ length: 50 }, (_, i) => BigInt(i)));
+    expect(cluster.records('t').map((r) => JSON.parse(String(r.value)).n)).toEqual(Array.from({ length: 50 }, (_, i) => i));
+  });
+
+  it('encodes inside send(): a later change of the object does not change the record', async () => {
+    const { producer, cluster } = await setUp();
+    const event = { k: 'A', n: 1 };
+    const sending = producer.send(event);
+    event.n = 2;
+    await sending;
+    expect(JSON.parse(String(cluster.records('t')[0]?.value)).n).toBe(1);
+  });
+
+  it('runs stages before policy and encoding; what they change is what is sent, the key derived after them', async () => {
+    const seen: string[] = [];
+    const access: AccessPolicy = { produce: () => void seen.push('policy'), consume: () => {} };
+    const value: Serde<unknown> = { ...json, encodeInto: (v, d, p) => (seen.push('encode') > 0 ? json.encodeInto(v, d, p) : -1) };
+    const stage: Stage = (e) => {
+      seen.push('stage');
+      e.value = { k: 'changed' };
+      e.headers.set('by', 'stage');
+    };
+    const { producer, cluster } = await setUp({ access, stages: [stage], value });
+    await producer.send({ k: 'first' });
+    expect(seen).toEqual(['stage', 'policy', 'encode']);
+    expect(String(cluster.records('t')[0]?.key)).toBe('changed');
+    expect(cluster.records('t')[0]?.headers?.[0]?.[0]).toBe('by');
+  });
+
+  it('refuses to the one caller whose event is wrong, as certainly not written, and goes on', async () => {
+    const { producer, cluster } = await setUp({ value: text });
+    const [bad, good] = await Promise.allSettled([producer.send(42), producer.send('fine', { key: 'A' })]);
+    expect(bad).toMatchObject({ status: 'rejected', reason: { code: 'ENCODE_FAILED', written: 'no' } });
+    expect(good?.status).toBe('fulfilled');
+    expect(cluster.records('t')).toHaveLength(1);
+  });
+
+  it('a stage that throws refuses the event, with its error as the cause', async () => {
+    const boom = new Error('no PII here');
+    const { producer } = await setUp({
+      stages: [
+        () => {
+          throw boom;
+        },
+      ],
+    });
+    await expect(producer.send({ k: 'A' })).rejects.toMatchObject({ code: 'STAGE_REFUSED', written: 'no', cause: boom });
+  });
+
+  it('a refusal by the grant comes before a byte is encoded', async () => {
+    let encoded = false;
+    const note = (encode: () => number) => {
+      encoded = true;
+      return encode();
+    };
+    const access: AccessPolicy = {
+      produce: () => {
+        throw new TurnpikeError('GRANT_DENIED', 'not granted');
+      },
+      consume: () => {},
+    };
+    const { producer } = await setUp({ access, value: { ...json, encodeInto: (v, d, p) => note(() => json.encodeInto(v, d, p)) } });
+    await expect(producer.send({ k: 'A' })).rejects.toMatchObject({ code: 'GRANT_DENIED', written: 'no' });
+    expect(encoded).toBe(false);
+  });
+
+  it('sends a tombstone as a null value under its key', async () => {
+    const { producer, cluster } = await setUp();
+    await producer.send(null, { key: 'A' });
+    expect(cluster.records('t')[0]).toMatchObject({ value: null, key: Buffer.from('A') });
+  });
+
+  it('distinguishes a null key from an empty one', async () => {
+    const { producer, cluster } = await setUp();
+    await producer.send({ n: 1 }, { key: '' });
+    await producer.send({ n: 2 });
+    expect(
+      cluster
+        .records('t')
+        .map((r) => r.key?.length ?? null)
+        .sort(),
+    ).toEqual([0, null]);
+  });
+
+  it('refuses a partition that the topic has not', async () => {
+    const { producer } = await setUp();
+    await expect(producer.send({ k: 'A' }, { partition: 6 })).rejects.toMatchObject({ code: 'PARTITION_UNKNOWN', written: 'no' });
+  });
+
+  it('refuses a record over maxRecordBytes, however large the scratch buffer has grown', async () => {
+    const { producer } = await setUp({ options: { maxRecordBytes: 100_000 }, value: text });
+    await expect(producer.send('x'.repeat(99_000), { key: 'A' })).resolves.toBeDefined();
+    await expect(producer.send('x'.repeat(100_001))).rejects.toMatchObject({ code: 'RECORD_TOO_LARGE', written: 'no' });
+    await expect(producer.send('x'.repeat(900_000))).rejects.toMatchObject({ code: 'RECORD_TOO_LARGE', written: 'no' });
+  });
+
+  it('sendBatch refuses the whole batch before any of it is sent when one event is wrong', async () => {
+    const { producer, cluster } = await setUp({ value: text });
+    await expect(producer.sendBatch(['a', 7, 'c'])).rejects.toMatchObject({ code: 'ENCODE_FAILED', written: 'no' });
+    await turn();
+    expect(cluster.records('t')).toHaveLength(0);
+  });
+
+  it('sendBatch gives metadata in the order of its values, also when encoding grows the buffer in between', async () => {
+    const { producer, cluster } = await setUp({ value: text });
+    const values = Array.from({ length: 40 }, (_, i) => `${i}:${'x'.repeat(10_000)}`);
+    const sent = await producer.sendBatch(values, { key: 'A' });
+    expect(sent.map((s) => Number(s.offset))).toEqual(values.map((_, i) => i));
+    expect(cluster.records('t').map((r) => String(r.value))).toEqual(values);
+  });
+
+  it('sendBatch tells the outcome per record when some fail', async () => {
+    const cluster = new MemoryCluster({ topics: { t: 6 } });
+    cluster.fault = ({ operation, partition }) => {
+      if (operation === 'produce' && partition === 1) throw new TurnpikeError('BROKER_REJECTED', 'bad partition', { written: 'no' });
+    };
+    const { producer } = await setUp({ cluster });
+    const values = Array.from({ length: 30 }, (_, n) => ({ k: `key-${n}`, n }));
+    const error = (await producer.sendBatch(values).catch((e: unknown) => e)) as TurnpikeError;
+    expect(error).toMatchObject({ code: 'BROKER_REJECTED', written: 'unknown' });
+    expect(error.outcomes).toHaveLength(30);
+    const failed = error.outcomes?.filter((o) => o instanceof TurnpikeError) ?? [];
+    expect(failed.length).toBeGreaterThan(0);
+    expect(failed.length + cluster.records('t').length).toBe(30);
+  });
+
+  it('waits in order when memory is full: no send of a key overtakes another', async () => {
+    const cluster = new MemoryCluster({ topics: { t: 1 } });
+    const { producer } = await setUp({ cluster, value: text, options: { maxBatchBytes: 1024, maxBufferBytes: 1024 } });
+    await Promise.all(Array.from({ length: 100 }, (_, n) => producer.send(`${n}:${'x'.repeat((n * 37) % 700)}`)));
+    expect(cluster.records('t').map((r) => Number(String(r.value).split(':')[0]))).toEqual(Array.from({ length: 100 }, (_, i) => i));
+  });
+
+  it('bounds how many sends may wait for room', async () => {
+    const { producer } = await setUp({ value: text, options: { maxBatchBytes: 1024, maxBufferBytes: 1024, maxWaitingSends: 2 } });
+    const sends = Array.from({ length: 4 }, () => producer.send('x'.repeat(900)));
+    const outcomes = await Promise.allSettled(sends);
+    expect(outcomes.map((o) => o.status)).toEqual(['fulfilled', 'fulfilled', 'fulfilled', 'rejected']);
+    expect(outcomes[3]).toMatchObject({ reason: { code: 'BUFFER_FULL', written: 'no', retriable: true } });
+  });
+
+  it('ends a wait for room at the delivery timeout', async () => {
+    const cluster = new MemoryCluster({ topics: { t: 1 } });
+    cluster.fault = () => new Promise<void>(() => {});
+    const { producer, clock } = await setUp({ cluster, value: text, options: { maxBatchBytes: 1024, maxBufferBytes: 1024, deliveryTimeoutMs: 500 } });
+    void producer.send('x'.repeat(900)).catch(() => {});
+    const waiting = producer.send('y'.repeat(900)).catch((e: unknown) => e);
+    await clock.advance(1000);
+    expect(await waiting).toMatchObject({ code: 'DELIVERY_TIMEOUT', written: 'no' });
+  });
+
+  it('waits for metadata, then partitions as if it had been there', async () => {
+    const cluster = new MemoryCluster();
+    const { producer, clock } = await setUp({ cluster });
+    const sending = producer.send({ k: 'JFK' });
+    cluster.createTopic('t', 6);
+    await clock.advance(1000);
+    const late = await sending;
+    expect((await producer.send({ k: 'JFK' })).partition).toBe(late.partition);
+  });
+
+  it('an unknown topic rejects, as not written', async () => {
+    const { producer } = await setUp({ cluster: new MemoryCluster() });
+    await expect(producer.send({ k: 'A' })).rejects.toMatchObject({ code: 'TOPIC_UNKNOWN', written: 'no' });
+  });
+
+  it('retries what is retriable and acknowledges in the end', async () => {
+    const cluster = new MemoryCluster({ topics: { t: 1 } });
+    let failures = 3;
+    cluster.fault = () => {
+      if (failures-- > 0) throw new TurnpikeError('BROKER_UNAVAILABLE', 'down', { retriable: true });
+    };
+    const { producer, clock } = await setUp({ cluster });
+    const sending = producer.send({ k: 'A' });
+    await clock.advance(1000);
+    await expect(sending).resolves.toMatchObject({ offset: 0n });
+    expect(cluster.records('t')).toHaveLength(1);
+  });
+
+  it('an aborted signal before send() refuses; one in mid-flight says that it may be written', async () => {
+    const cluster = new MemoryCluster({ topics: { t: 1 } });
+    cluster.fault = () => new Promise<void>(() => {});
+    const { producer } = await setUp({ cluster });
+    await expect(producer.send({ k: 'A' }, { signal: AbortSignal.abort() })).rejects.toMatchObject({ code: 'ABORTED', written: 'no' });
+    const abort = new AbortController();
+    const sending = producer.send({ k: 'A' }, { signal: abort.signal });
+    await turn();
+    abort.abort();
+    await expect(sending).rejects.toMatchObject({ code: 'ABORTED', written: 'unknown' });
+  });
+
+  it('an abort while the quota holds the record takes it out: not written', async () => {
+    const gate: DrainGate = { ...openGate, admit: () => 60_000 };
+    const { producer, cluster } = await setUp({ gate });
+    const abort = new AbortController();
+    const sending = producer.send({ k: 'A' }, { signal: abort.signal });
+    await turn();
+    abort.abort();
+    await expect(sending).rejects.toMatchObject({ code: 'ABORTED', written: 'no' });
+    expect(cluster.records('t')).toHaveLength(0);
+  });
+
+  it('refuse mode decides at send(), from what is queued', async () => {
+    const gate: DrainGate = {
+      ...openGate,
+      admit: () => 60_000,
+      refuse: (_t, records) => {
+        if (records > 2) throw new TurnpikeError('QUOTA_EXCEEDED', 'over', { retryAfterMs: 10 });
+      },
+    };
+    const { producer } = await setUp({ gate });
+    void producer.send({ k: 'A' }).catch(() => {});
+    void producer.send({ k: 'A' }).catch(() => {});
+    await expect(producer.send({ k: 'A' })).rejects.toMatchObject({ code: 'QUOTA_EXCEEDED', written: 'no', facts: { retryAfterMs: 10 } });
+  });
+
+  it('an event whose getter sends another event corrupts neither', async () => {
+    const { producer, cluster } = await setUp();
+    let inner: Promise<unknown> | undefined;
+    const outer = {
+      k: 'outer',
+      get n() {
+        inner ??= producer.send({ k: 'inner', pad: 'x'.repeat(500) });
+        return 1;
+      },
+    };
+    await producer.send(outer);
+    await inner;
+    expect(
+      cluster
+        .records('t')
+        .map((r) => JSON.parse(String(r.value)).k)
+        .sort(),
+    ).toEqual(['inner', 'outer']);
+  });
+
+  it('close() waits for what was sent and refuses what comes after', async () => {
+    const { producer, cluster } = await setUp();
+    const sends = Array.from({ length: 20 }, () => producer.send({ k: 'A' }));
+    await producer.close();
+    await Promise.all(sends);
+    expect(cluster.records('t')).toHaveLength(20);
+    await expect(producer.send({ k: 'A' })).rejects.toMatchObject({ code: 'CLOSED', written: 'no' });
+  });
+
+  it('ends a record’s span with its error when it is refused, and without when it is acknowledged', async () => {
+    const ends: (string | undefined)[] = [];
+    const telemetry: Telemetry = { ...noTelemetry, create: () => ({ context: 1, end: (e) => void ends.push(e?.code) }) };
+    const { producer } = await setUp({ telemetry, value: text });
+    await producer.send(1).catch(() => {});
+    await producer.send('a');
+    expect(ends).toEqual(['ENCODE_FAILED', undefined]);
+  });
+});
+
+describe('compileProducerOptions', () => {
+  it.each([
+    [{ acks: 1 }, /producer\.acks is 1 but idempotent is true; remove acks/],
+    [{ maxBatchBytes: 10 }, /producer\.maxBatchBytes is 10; it must be a whole number from 1024/],
+    [{ linger: 5 } as object, /producer\.linger is not an option; there are acks/],
+    [{ compression: 'brotli' } as object, /producer\.compression is "brotli"; it must be one of "none", "gzip"/],
+    [{ maxBufferBytes: 2048 }, /producer\.maxBufferBytes is 2048; it must be a whole number from 1000000/],
+    [{ deliveryTimeoutMs: Number.NaN }, /deliveryTimeoutMs is NaN/],
+  ])('refuses %o and says what is allowed', (raw, message) => {
+    expect(() => compileProducerOptions(raw as ProducerOptions)).toThrow(message);
+  });
+
+  it('freezes what it returns', () => {
+    expect(Object.isFrozen(compileProducerOptions())).toBe(true);
+  });
+});
