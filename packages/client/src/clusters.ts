@@ -1,0 +1,42 @@
+import { readFile } from 'node:fs/promises';
+import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
+import type { ClusterDescriptor, ClusterRef, Identity } from '@turnpike/core/spi';
+
+const HINT = 'the platform injects it as TURNPIKE_CLUSTERS (turnpike dev writes one for the local platform).';
+
+/** Reads the descriptors of the clusters. @throws TurnpikeError CONFIG_INVALID with the file and the place. */
+export async function readDescriptors(source: string | readonly ClusterDescriptor[]): Promise<readonly ClusterDescriptor[]> {
+  if (typeof source !== 'string') return source.map((d, i) => checked(d, `clusters[${i}]`));
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(await readFile(source, 'utf8'));
+  } catch (cause) {
+    throw asTurnpikeError(cause, 'CONFIG_INVALID', `The cluster descriptors ${source} can't be read as JSON: ${(cause as Error).message}; ${HINT}`);
+  }
+  const list = Array.isArray(parsed) ? parsed : (parsed as { clusters?: unknown } | null)?.clusters;
+  if (!Array.isArray(list)) throw new TurnpikeError('CONFIG_INVALID', `${source} holds no list of cluster descriptors; ${HINT}`);
+  return list.map((d, i) => checked(d, `${source}: [${i}]`));
+}
+
+/** The addresses for this identity's kind. @throws TurnpikeError CONFIG_INVALID. */
+export function clusterFor(name: string, descriptors: readonly ClusterDescriptor[], identity: Identity): ClusterRef {
+  const descriptor = descriptors.find((d) => d.name === name);
+  if (!descriptor) {
+    const known = descriptors.map((d) => d.name).join(', ') || 'none';
+    throw new TurnpikeError('CONFIG_INVALID', `No descriptor for the cluster ${name} (there are: ${known}); ${HINT}`, { cluster: name });
+  }
+  const bootstrap = identity.kind === 'none' ? [] : descriptor.primary.bootstrap[identity.kind];
+  if (!bootstrap || (bootstrap.length === 0 && identity.kind !== 'none'))
+    throw new TurnpikeError('CONFIG_INVALID', `The cluster ${name} has no ${identity.kind} listener in its descriptor; use another kind of identity, or ask the platform team for the listener.`, { cluster: name });
+  return { name, bootstrap, ...(descriptor.primary.id ? { id: descriptor.primary.id } : {}) };
+}
+
+function checked(raw: unknown, where: string): ClusterDescriptor {
+  const d = raw as Partial<ClusterDescriptor> | null;
+  const bootstrap = d?.primary?.bootstrap as Record<string, unknown> | undefined;
+  const lists = bootstrap && typeof bootstrap === 'object' ? Object.entries(bootstrap) : undefined;
+  const addressed = lists?.every(([kind, list]) => (kind === 'mtls' || kind === 'oauth') && Array.isArray(list) && list.every((a) => typeof a === 'string' && /^.+:\d{1,5}$/.test(a)));
+  if (typeof d?.name !== 'string' || typeof d.epoch !== 'number' || typeof d.primary?.id !== 'string' || !addressed)
+    throw new TurnpikeError('CONFIG_INVALID', `${where} is no cluster descriptor: it needs name, epoch, primary.id and primary.bootstrap.mtls or .oauth as lists of host:port; ${HINT}`);
+  return d as ClusterDescriptor;
+}
