@@ -1,5 +1,6 @@
 export { avroCodec } from './avro/codec.ts';
 export { selfContained } from './avro/inline.ts';
+export { type AvroTypeScript, type AvroTypeScriptOptions, avroTypeScript } from './avro/typescript.ts';
 export { fingerprint } from './fingerprint.ts';
 export { grantIds, localIds, registryIds, type SchemaIds, type WriterText } from './ids.ts';
 export {
