@@ -1,0 +1,296 @@
+import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { TurnpikeError } from '@turnpike/core';
+import { type CertificateAuthority, writePrivate } from './certificates.ts';
+import { type Child, startChild } from './child.ts';
+import { javaVersion, type KafkaDistribution } from './distribution.ts';
+
+const run = promisify(execFile);
+
+export interface BrokerOptions {
+  readonly distribution: KafkaDistribution;
+  readonly folder: string;
+  readonly nodes: 1 | 3;
+  readonly authority: CertificateAuthority;
+  readonly issuer: { readonly url: string; readonly jwksUrl: string; readonly audience: string };
+  readonly superUsers: readonly string[];
+  readonly reauthMs: number;
+  readonly properties: Readonly<Record<string, string>>;
+}
+
+/** One broker and controller of the cluster. */
+export interface BrokerNode {
+  readonly id: number;
+  readonly ports: { readonly mtls: number; readonly oauth: number };
+  readonly running: boolean;
+  /** SIGKILL: as a machine that is gone. */
+  kill(): Promise<void>;
+  /** SIGTERM: in order. */
+  stop(): Promise<void>;
+  start(): Promise<void>;
+  /** SIGSTOP: alive, but silent. */
+  pause(): void;
+  resume(): void;
+}
+
+export interface BrokerCluster {
+  readonly id: string;
+  readonly nodes: readonly BrokerNode[];
+  stop(): Promise<void>;
+}
+
+const START_TIMEOUT_MS = 90_000;
+const PORT_TRIES = 3;
+
+/** Starts a KRaft cluster of combined nodes. Ports are free ones; where one is taken before the broker has it, all are chosen anew. */
+export async function startBrokers(options: BrokerOptions): Promise<BrokerCluster> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await tryStart(options);
+    } catch (error) {
+      if (attempt >= PORT_TRIES || !/Address already in use|BindException/.test(String((error as Error).message))) throw error;
+      rmSync(path.join(options.folder, 'kafka'), { recursive: true, force: true });
+    }
+  }
+}
+
+async function tryStart(options: BrokerOptions): Promise<BrokerCluster> {
+  const { distribution, nodes: count, authority } = options;
+  const bootstrap = await bootstrapCheckpoint(distribution);
+  const clusterId = uuid();
+  const ports = await freePorts(count * 3);
+  const nodes = Array.from({ length: count }, (_, i) => ({
+    id: i + 1,
+    controller: ports[i * 3] as number,
+    mtls: ports[i * 3 + 1] as number,
+    oauth: ports[i * 3 + 2] as number,
+  }));
+  const voters = nodes.map((n) => `${n.id}@127.0.0.1:${n.controller}`).join(',');
+  const archive = await classArchive(distribution);
+  const made = await Promise.all(
+    nodes.map(async (node) => {
+      const folder = path.join(options.folder, 'kafka', String(node.id));
+      const data = path.join(folder, 'data');
+      mkdirSync(data, { recursive: true });
+      const certificate = await authority.issue({ commonName: `broker-${node.id}`, usage: 'both' });
+      writePrivate(path.join(folder, 'keystore.pem'), `${certificate.key}\n${certificate.cert}\n${certificate.ca}`);
+      writePrivate(path.join(folder, 'ca.pem'), certificate.ca);
+      writeFileSync(path.join(folder, 'log4j2.xml'), LOG4J);
+      writePrivate(path.join(folder, 'server.properties'), propertiesOf(options, { ...node, folder, data, voters, count }));
+      // What `kafka-storage format` writes, without a JVM for it: 1.4 to 5 s saved at each start.
+      writeFileSync(path.join(data, 'meta.properties'), `version=1\ncluster.id=${clusterId}\nnode.id=${node.id}\ndirectory.id=${uuid()}\n`);
+      copyFileSync(bootstrap, path.join(data, 'bootstrap.checkpoint'));
+      return node_(options, node, folder, archive);
+    }),
+  );
+  try {
+    await Promise.all(made.map((n) => n.start()));
+  } catch (error) {
+    await Promise.all(made.map((n) => n.kill()));
+    throw error;
+  }
+  return {
+    id: clusterId,
+    nodes: made,
+    // All at once: a quorum that loses its members one by one waits for those that are gone.
+    stop: async () => void (await Promise.all(made.map((n) => n.stop()))),
+  };
+}
+
+function node_(options: BrokerOptions, ports: { id: number; mtls: number; oauth: number }, folder: string, archive: ClassArchive): BrokerNode {
+  const { java, libs } = options.distribution;
+  let child: Child | undefined;
+  const command = () => [
+    java,
+    `-Xmx${options.nodes === 1 ? 256 : 192}m`,
+    '-Xms64m',
+    '-XX:+UseSerialGC',
+    '-XX:TieredStopAtLevel=1',
+    '-Xshare:auto',
+    ...archive.flags(),
+    '-Djava.awt.headless=true',
+    `-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=${options.issuer.jwksUrl}`,
+    `-Dlog4j2.configurationFile=${path.join(folder, 'log4j2.xml')}`,
+    '-cp',
+    path.join(libs, '*'),
+    'kafka.Kafka',
+    path.join(folder, 'server.properties'),
+  ];
+  return {
+    id: ports.id,
+    ports: { mtls: ports.mtls, oauth: ports.oauth },
+    get running() {
+      return child?.running ?? false;
+    },
+    async start() {
+      if (child?.running) return;
+      child = await startChild({ folder, name: `broker-${ports.id}`, command: command(), ready: /Kafka Server started/, timeoutMs: START_TIMEOUT_MS });
+    },
+    async kill() {
+      child?.signal('SIGKILL');
+      await child?.exited;
+    },
+    async stop() {
+      await child?.stop();
+      archive.stopped();
+    },
+    pause: () => child?.signal('SIGSTOP'),
+    resume: () => child?.signal('SIGCONT'),
+  };
+}
+
+interface ClassArchive {
+  flags(): string[];
+  stopped(): void;
+}
+
+/** Java's class data sharing: the first broker that stops in order leaves an archive, and later ones start in half the time (JEP 350). */
+async function classArchive({ cache }: KafkaDistribution): Promise<ClassArchive> {
+  const file = path.join(cache, `classes-java${await javaVersion()}.jsa`);
+  if (existsSync(file)) return { flags: () => [`-XX:SharedArchiveFile=${file}`], stopped: () => {} };
+  const fresh = `${file}.${process.pid}`;
+  let taken = false;
+  return {
+    flags() {
+      if (taken) return [];
+      taken = true;
+      return [`-XX:ArchiveClassesAtExit=${fresh}`];
+    },
+    stopped() {
+      if (existsSync(fresh)) renameSync(fresh, file);
+    },
+  };
+}
+
+/** The first metadata records of a cluster; they name no node or port, so one `format` per version serves all. */
+async function bootstrapCheckpoint({ java, libs, cache }: KafkaDistribution): Promise<string> {
+  const file = path.join(cache, 'bootstrap.checkpoint');
+  if (existsSync(file)) return file;
+  const folder = mkdtempSync(path.join(cache, 'format-'));
+  try {
+    const properties = path.join(folder, 'server.properties');
+    writeFileSync(
+      properties,
+      `process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:1\nlisteners=PLAINTEXT://127.0.0.1:2,CONTROLLER://127.0.0.1:1\ncontroller.listener.names=CONTROLLER\nlistener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\nlog.dirs=${folder}/data\n`,
+    );
+    await run(java, [
+      '-Xmx128m',
+      '-XX:+UseSerialGC',
+      '-XX:TieredStopAtLevel=1',
+      '-cp',
+      path.join(libs, '*'),
+      'kafka.tools.StorageTool',
+      'format',
+      '-t',
+      uuid(),
+      '-c',
+      properties,
+    ]);
+    renameSync(path.join(folder, 'data', 'bootstrap.checkpoint'), file);
+  } catch (cause) {
+    if (!existsSync(file)) throw new TurnpikeError('PLATFORM_UNAVAILABLE', `Kafka's storage tool failed: ${(cause as Error).message.slice(0, 500)}`, { cause });
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  return file;
+}
+
+function propertiesOf(
+  options: BrokerOptions,
+  node: { id: number; controller: number; mtls: number; oauth: number; folder: string; data: string; voters: string; count: number },
+): string {
+  const { issuer } = options;
+  const replicas = node.count;
+  const inSync = Math.min(2, replicas);
+  const oauth = 'listener.name.oauth.oauthbearer';
+  const properties: Record<string, string> = {
+    'process.roles': 'broker,controller',
+    'node.id': String(node.id),
+    'controller.quorum.voters': node.voters,
+    listeners: `MTLS://127.0.0.1:${node.mtls},OAUTH://127.0.0.1:${node.oauth},CONTROLLER://127.0.0.1:${node.controller}`,
+    'advertised.listeners': `MTLS://127.0.0.1:${node.mtls},OAUTH://127.0.0.1:${node.oauth}`,
+    'listener.security.protocol.map': 'MTLS:SSL,OAUTH:SASL_SSL,CONTROLLER:SSL',
+    'controller.listener.names': 'CONTROLLER',
+    'inter.broker.listener.name': 'MTLS',
+    'log.dirs': node.data,
+    'ssl.keystore.type': 'PEM',
+    'ssl.keystore.location': path.join(node.folder, 'keystore.pem'),
+    'ssl.truststore.type': 'PEM',
+    'ssl.truststore.location': path.join(node.folder, 'ca.pem'),
+    'ssl.enabled.protocols': 'TLSv1.3,TLSv1.2',
+    'ssl.client.auth': 'none',
+    'listener.name.mtls.ssl.client.auth': 'required',
+    'listener.name.controller.ssl.client.auth': 'required',
+    // The subject's CN is the principal, also one that is a SPIFFE id.
+    'ssl.principal.mapping.rules': 'RULE:^CN=([A-Za-z0-9_.-]+)(,.*)?$/$1/,RULE:^CN=(spiffe:[^,]+)(,.*)?$/$1/,DEFAULT',
+    'listener.name.oauth.sasl.enabled.mechanisms': 'OAUTHBEARER',
+    // Trust-store options alone kill the broker ("No principal name in JWT claim: sub"): the login needs a claim, though nobody logs in.
+    [`${oauth}.sasl.jaas.config`]: `org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="unused" ssl.truststore.type="PEM" ssl.truststore.location="${path.join(node.folder, 'ca.pem')}";`,
+    [`${oauth}.sasl.server.callback.handler.class`]: 'org.apache.kafka.common.security.oauthbearer.OAuthBearerValidatorCallbackHandler',
+    [`${oauth}.sasl.oauthbearer.jwks.endpoint.url`]: issuer.jwksUrl,
+    [`${oauth}.sasl.oauthbearer.expected.audience`]: issuer.audience,
+    [`${oauth}.sasl.oauthbearer.expected.issuer`]: issuer.url,
+    [`${oauth}.sasl.oauthbearer.clock.skew.seconds`]: '5',
+    [`${oauth}.connections.max.reauth.ms`]: String(options.reauthMs),
+    'authorizer.class.name': 'org.apache.kafka.metadata.authorizer.StandardAuthorizer',
+    'super.users': [...options.superUsers, ...Array.from({ length: node.count }, (_, i) => `broker-${i + 1}`)].map((u) => `User:${u}`).join(';'),
+    'allow.everyone.if.no.acl.found': 'false',
+    'auto.create.topics.enable': 'false',
+    'num.network.threads': '2',
+    'num.io.threads': '4',
+    'group.initial.rebalance.delay.ms': '0',
+    'offsets.topic.num.partitions': '4',
+    'transaction.state.log.num.partitions': '4',
+    'share.coordinator.state.topic.num.partitions': '2',
+    'default.replication.factor': String(replicas),
+    'min.insync.replicas': String(inSync),
+    'offsets.topic.replication.factor': String(replicas),
+    'transaction.state.log.replication.factor': String(replicas),
+    'transaction.state.log.min.isr': String(inSync),
+    'share.coordinator.state.topic.replication.factor': String(replicas),
+    'share.coordinator.state.topic.min.isr': String(inSync),
+    'log.cleaner.dedupe.buffer.size': '4194304',
+    'log.segment.bytes': '67108864',
+    // Short windows, so that throttling shows within seconds.
+    'quota.window.num': '11',
+    'quota.window.size.seconds': '1',
+    ...(replicas > 1
+      ? { 'controller.quorum.election.timeout.ms': '1000', 'controller.quorum.fetch.timeout.ms': '2000', 'broker.session.timeout.ms': '6000' }
+      : {}),
+    ...options.properties,
+  };
+  return Object.entries(properties)
+    .map(([k, v]) => `${k}=${v}`)
+    .join('\n');
+}
+
+/** Ports that were free a moment ago, all different. */
+async function freePorts(count: number): Promise<number[]> {
+  const servers = await Promise.all(
+    Array.from(
+      { length: count },
+      () =>
+        new Promise<ReturnType<typeof createServer>>((resolve, reject) => {
+          const server = createServer();
+          server.once('error', reject);
+          server.listen(0, '127.0.0.1', () => resolve(server));
+        }),
+    ),
+  );
+  const ports = servers.map((s) => (s.address() as { port: number }).port);
+  await Promise.all(servers.map((s) => new Promise<void>((resolve) => s.close(() => resolve()))));
+  return ports;
+}
+
+/** Kafka's Uuid: 16 bytes as base64url; one that begins with "-" would be taken for an option. */
+const uuid = (): string => `A${randomBytes(16).toString('base64url').slice(1)}`;
+
+const LOG4J = `<?xml version="1.0" encoding="UTF-8"?>
+<Configuration status="ERROR"><Appenders><Console name="o"><PatternLayout pattern="[%d] %p %m (%c)%n"/></Console></Appenders>
+<Loggers><Root level="INFO"><AppenderRef ref="o"/></Root>
+<Logger name="org.apache.kafka.common.config.AbstractConfig" level="WARN"/><Logger name="org.reflections" level="ERROR"/></Loggers></Configuration>
+`;
