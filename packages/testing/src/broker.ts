@@ -20,6 +20,8 @@ export interface BrokerOptions {
   readonly superUsers: readonly string[];
   readonly reauthMs: number;
   readonly properties: Readonly<Record<string, string>>;
+  /** Removed by the guard when this process dies. */
+  readonly leftovers: string | undefined;
 }
 
 /** One broker and controller of the cluster. */
@@ -128,7 +130,14 @@ function node_(options: BrokerOptions, ports: { id: number; mtls: number; oauth:
     },
     async start() {
       if (child?.running) return;
-      child = await startChild({ folder, name: `broker-${ports.id}`, command: command(), ready: /Kafka Server started/, timeoutMs: START_TIMEOUT_MS });
+      child = await startChild({
+        folder,
+        name: `broker-${ports.id}`,
+        command: command(),
+        ready: /Kafka Server started/,
+        timeoutMs: START_TIMEOUT_MS,
+        leftovers: options.leftovers,
+      });
     },
     async kill() {
       child?.signal('SIGKILL');

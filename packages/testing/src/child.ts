@@ -16,12 +16,12 @@ export interface Child {
 
 // The shell holds the read end of a pipe whose write end is this process's: when this process is gone, however it went, the pipe ends and the server with it.
 const WRAPPER = `
-pidfile=$1; shift
+pidfile=$1; leftovers=$2; shift 2
 exec 3<&0
 "$@" </dev/null 3<&- &
 child=$!
 echo $child > "$pidfile"
-( while read -r _ <&3; do :; done; kill -CONT $child; kill -KILL $child ) >/dev/null 2>&1 &
+( while read -r _ <&3; do :; done; trap "" TERM; kill -CONT $child; kill -KILL $child; sleep 0.2; [ -z "$leftovers" ] || rm -rf "$leftovers" ) >/dev/null 2>&1 &
 guard=$!
 wait $child
 kill $guard 2>/dev/null
@@ -33,13 +33,15 @@ export async function startChild(options: {
   readonly command: readonly string[];
   readonly ready: RegExp;
   readonly timeoutMs: number;
+  /** Removed when this process dies without stopping the server. */
+  readonly leftovers?: string | undefined;
 }): Promise<Child> {
-  const { folder, name, command, ready, timeoutMs } = options;
+  const { folder, name, command, ready, timeoutMs, leftovers } = options;
   const pidFile = path.join(folder, `${name}.pid`);
   const logFile = path.join(folder, `${name}.log`);
   const log = openSync(logFile, 'w', 0o600);
   // Its own session: a Ctrl-C reaches us alone, and we stop it in order.
-  const shell = spawn('sh', ['-c', WRAPPER, 'sh', pidFile, ...command], { stdio: ['pipe', log, log], detached: true, cwd: folder });
+  const shell = spawn('sh', ['-c', WRAPPER, 'sh', pidFile, leftovers ?? '', ...command], { stdio: ['pipe', log, log], detached: true, cwd: folder });
   closeSync(log);
   let running = true;
   const exited = new Promise<void>((resolve) => {
@@ -75,7 +77,9 @@ export async function startChild(options: {
       if (!running) return;
       process.kill(pid, 'SIGCONT');
       process.kill(pid, 'SIGTERM');
-      await Promise.race([exited, pause(systemClock, graceMs)]);
+      const over = new AbortController();
+      await Promise.race([exited, pause(systemClock, graceMs, over.signal)]);
+      over.abort();
       if (running) process.kill(pid, 'SIGKILL');
       await exited;
       shell.stdin?.destroy();

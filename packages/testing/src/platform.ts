@@ -97,7 +97,17 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
     // The issuer must answer before a broker starts: a refused JWKS connection is fatal to it.
     const brokers =
       distribution &&
-      (await startBrokers({ distribution, folder: directory, nodes, authority: certificates, issuer, superUsers: [ADMIN], reauthMs, properties }));
+      (await startBrokers({
+        distribution,
+        folder: directory,
+        nodes,
+        authority: certificates,
+        issuer,
+        superUsers: [ADMIN],
+        reauthMs,
+        properties,
+        leftovers: keep ? undefined : directory,
+      }));
     if (brokers) {
       stack.defer(() => brokers.stop());
       say(`kafka       ${brokers.nodes.map((n) => `127.0.0.1:${n.ports.mtls} (mTLS), 127.0.0.1:${n.ports.oauth} (OAuth)`).join('; ')}`);
