@@ -1,1 +1,3 @@
-export {};
+export { anonymousIdentity } from './anonymous.ts';
+export { type MtlsOptions, mtlsIdentity } from './mtls.ts';
+export { type OAuthOptions, oauthIdentity } from './oauth.ts';

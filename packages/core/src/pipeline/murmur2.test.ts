@@ -14,7 +14,11 @@ describe('murmur2', () => {
     expect(golden).toHaveLength(600);
     for (const [hex, hash, partition] of golden) {
       const key = Buffer.from(hex, 'hex');
-      expect({ hex, hash: murmur2(key, 0, key.length), partition: partitionOf(key, 0, key.length, 12) }).toEqual({ hex, hash: Number(hash), partition: Number(partition) });
+      expect({ hex, hash: murmur2(key, 0, key.length), partition: partitionOf(key, 0, key.length, 12) }).toEqual({
+        hex,
+        hash: Number(hash),
+        partition: Number(partition),
+      });
     }
   });
 
