@@ -1,0 +1,274 @@
+import {
+  type Attributes,
+  type Context,
+  context,
+  type Link,
+  type Meter,
+  metrics,
+  propagation,
+  ROOT_CONTEXT,
+  type Span,
+  SpanKind,
+  SpanStatusCode,
+  type Tracer,
+  trace,
+} from '@opentelemetry/api';
+import type { TurnpikeError } from '@turnpike/core';
+import {
+  type CommitOffset,
+  type HeaderCarrier,
+  type InboundRecord,
+  type Logger,
+  type RecordSpan,
+  type SettledBatch,
+  silentLogger,
+  type Telemetry,
+} from '@turnpike/core/spi';
+import {
+  BATCH_COUNT,
+  CLIENT_ID,
+  DESTINATION,
+  DURATION_BUCKETS,
+  ERROR_TYPE,
+  GROUP,
+  OFFSET,
+  OPERATION_NAME,
+  OPERATION_TYPE,
+  PARTITION,
+  SYSTEM,
+  TOMBSTONE,
+} from './attributes.ts';
+import { headerGetter, headerSetter } from './carriers.ts';
+
+export interface OpenTelemetryOptions {
+  /** Default: the global provider's. */
+  readonly tracer?: Tracer;
+  /** Default: the global provider's. */
+  readonly meter?: Meter;
+  /** "link" (default): a process span links to what created its records, as the conventions ask. "parent": for a single record it continues that trace. */
+  readonly parenting?: 'link' | 'parent';
+  /** `messaging.client.id`. */
+  readonly clientId?: string;
+  /** Told once when the telemetry itself fails. */
+  readonly logger?: Logger;
+  /** Wall clock, ms. */
+  readonly now?: () => number;
+}
+
+/** A span holds so many links; the rest are counted in `turnpike.links.dropped`. */
+const MAX_LINKS = 128;
+const NAME = '@turnpike/telemetry';
+
+/** Spans and metrics by the messaging conventions, through @opentelemetry/api.
+ *
+ *  A produced record has a `create` span only where the caller's active span records; its context then travels in the headers. Without one, an active context (unsampled, say) is passed
+ *  on as it is, and without that nothing is written. Each flush that settles has one `send` span per topic, linked to its records' spans. */
+export function openTelemetry(options: OpenTelemetryOptions = {}): Telemetry {
+  return new OpenTelemetry(options);
+}
+
+class OpenTelemetry implements Telemetry {
+  readonly #tracer: Tracer;
+  readonly #parenting: 'link' | 'parent';
+  readonly #common: Attributes;
+  readonly #logger: Logger;
+  readonly #now: () => number;
+  readonly #duration;
+  readonly #sent;
+  readonly #consumed;
+  readonly #process;
+  #failed = false;
+
+  constructor(options: OpenTelemetryOptions) {
+    const meter = options.meter ?? metrics.getMeter(NAME);
+    const advice = { explicitBucketBoundaries: DURATION_BUCKETS };
+    this.#tracer = options.tracer ?? trace.getTracer(NAME);
+    this.#parenting = options.parenting ?? 'link';
+    this.#common = { [SYSTEM]: 'kafka', ...(options.clientId === undefined ? {} : { [CLIENT_ID]: options.clientId }) };
+    this.#logger = options.logger ?? silentLogger;
+    this.#now = options.now ?? Date.now;
+    this.#duration = meter.createHistogram('messaging.client.operation.duration', { unit: 's', description: 'Duration of a messaging operation', advice });
+    this.#sent = meter.createCounter('messaging.client.sent.messages', { unit: '{message}', description: 'Messages that a producer tried to send' });
+    this.#consumed = meter.createCounter('messaging.client.consumed.messages', { unit: '{message}', description: 'Messages delivered to the application' });
+    this.#process = meter.createHistogram('messaging.process.duration', { unit: 's', description: 'Duration of processing', advice });
+  }
+
+  create(topic: string, carrier: HeaderCarrier): RecordSpan | undefined {
+    const active = trace.getActiveSpan();
+    if (!active) return undefined; // The cheap way: no tracer call, no headers.
+    return this.#guarded(() => {
+      if (!active.isRecording()) {
+        propagation.inject(context.active(), carrier, headerSetter);
+        return undefined;
+      }
+      const span = this.#tracer.startSpan(`create ${topic}`, {
+        kind: SpanKind.PRODUCER,
+        attributes: { ...this.#common, [OPERATION_NAME]: 'create', [OPERATION_TYPE]: 'create', [DESTINATION]: topic },
+      });
+      propagation.inject(trace.setSpan(context.active(), span), carrier, headerSetter);
+      return { context: span.spanContext(), end: (error?: TurnpikeError) => this.#guarded(() => end(span, error)) };
+    });
+  }
+
+  sent(batches: readonly SettledBatch[], startedAtMs: number): void {
+    this.#guarded(() => {
+      const endedAtMs = this.#now();
+      for (const [topic, ofTopic] of Map.groupBy(batches, (b) => b.topic)) this.#sentTo(topic, ofTopic, startedAtMs, endedAtMs);
+    });
+  }
+
+  #sentTo(topic: string, batches: readonly SettledBatch[], startedAtMs: number, endedAtMs: number): void {
+    const error = batches.find((b) => b.error)?.error;
+    const attributes: Attributes = { ...this.#common, [OPERATION_NAME]: 'send', [OPERATION_TYPE]: 'send', [DESTINATION]: topic, ...failure(error) };
+    this.#duration.record((endedAtMs - startedAtMs) / 1000, attributes);
+    for (const batch of batches) this.#sent.add(batch.pendings.length, { ...attributes, [PARTITION]: String(batch.partition), ...failure(batch.error) });
+    const count = batches.reduce((sum, b) => sum + b.pendings.length, 0);
+    const links = limited(batches.flatMap((b) => b.pendings.flatMap((p) => (p.span ? [{ context: p.span.context as Link['context'] }] : []))));
+    // The records' own contexts were injected, so this span is a client's, not a producer's.
+    const span = this.#tracer.startSpan(
+      `send ${topic}`,
+      {
+        kind: SpanKind.CLIENT,
+        startTime: startedAtMs,
+        links: links.kept,
+        attributes: { ...attributes, [BATCH_COUNT]: count, ...partitionOf(batches), ...links.attributes },
+      },
+      ROOT_CONTEXT,
+    );
+    end(span, error, endedAtMs);
+  }
+
+  received(topic: string, partition: number, group: string, records: readonly InboundRecord[], startedAtMs: number): void {
+    this.#guarded(() => {
+      const endedAtMs = this.#now();
+      const attributes: Attributes = {
+        ...this.#common,
+        [OPERATION_NAME]: 'poll',
+        [OPERATION_TYPE]: 'receive',
+        [DESTINATION]: topic,
+        [GROUP]: group,
+        [PARTITION]: String(partition),
+      };
+      this.#duration.record((endedAtMs - startedAtMs) / 1000, attributes);
+      this.#consumed.add(records.length, attributes);
+      const span = this.#tracer.startSpan(
+        `poll ${topic}`,
+        { kind: SpanKind.CLIENT, startTime: startedAtMs, attributes: { ...attributes, [BATCH_COUNT]: records.length } },
+        ROOT_CONTEXT,
+      );
+      if (span.isRecording()) {
+        // Reading every record's headers is only worth it where somebody looks.
+        const links = limited(records.flatMap(creationLink));
+        for (const link of links.kept) span.addLink(link);
+        span.setAttributes(links.attributes);
+      }
+      span.end(endedAtMs);
+    });
+  }
+
+  async process<T>(records: readonly InboundRecord[], group: string, run: () => Promise<T>): Promise<T> {
+    const started = this.#guarded(() => this.#startProcess(records, group));
+    if (!started) return run();
+    const startedAtMs = this.#now();
+    let error: unknown;
+    try {
+      return await context.with(started.context, run);
+    } catch (thrown) {
+      error = thrown ?? new Error('the handler threw nothing');
+      throw thrown;
+    } finally {
+      this.#guarded(() => {
+        this.#process.record((this.#now() - startedAtMs) / 1000, { ...started.attributes, ...failure(error) });
+        end(started.span, error);
+      });
+    }
+  }
+
+  #startProcess(records: readonly InboundRecord[], group: string): { span: Span; context: Context; attributes: Attributes } | undefined {
+    const [first] = records;
+    if (!first) return undefined;
+    const attributes: Attributes = {
+      ...this.#common,
+      [OPERATION_NAME]: 'process',
+      [OPERATION_TYPE]: 'process',
+      [DESTINATION]: first.topic,
+      [GROUP]: group,
+      [PARTITION]: String(first.partition),
+    };
+    const single = records.length === 1;
+    const details: Attributes = single
+      ? { [OFFSET]: Number(first.offset), ...(first.value === null ? { [TOMBSTONE]: true } : {}) }
+      : { [BATCH_COUNT]: records.length };
+    const parent = single && this.#parenting === 'parent' ? propagation.extract(ROOT_CONTEXT, first.headers, headerGetter) : ROOT_CONTEXT;
+    const links = limited(records.flatMap(creationLink));
+    const span = this.#tracer.startSpan(
+      `process ${first.topic}`,
+      { kind: SpanKind.CONSUMER, links: links.kept, attributes: { ...attributes, ...details, ...links.attributes } },
+      parent,
+    );
+    return { span, context: trace.setSpan(parent, span), attributes };
+  }
+
+  committed(group: string, offsets: readonly CommitOffset[], startedAtMs: number, error?: TurnpikeError): void {
+    this.#guarded(() => {
+      const endedAtMs = this.#now();
+      for (const [topic, ofTopic] of Map.groupBy(offsets, (o) => o.topic)) {
+        const attributes: Attributes = {
+          ...this.#common,
+          [OPERATION_NAME]: 'commit',
+          [OPERATION_TYPE]: 'settle',
+          [DESTINATION]: topic,
+          [GROUP]: group,
+          ...failure(error),
+        };
+        this.#duration.record((endedAtMs - startedAtMs) / 1000, attributes);
+        const span = this.#tracer.startSpan(
+          `commit ${topic}`,
+          { kind: SpanKind.CLIENT, startTime: startedAtMs, attributes: { ...attributes, ...partitionOf(ofTopic) } },
+          ROOT_CONTEXT,
+        );
+        end(span, error, endedAtMs);
+      }
+    });
+  }
+
+  /** Telemetry never throws into the application: it says once that it fails. */
+  #guarded<T>(action: () => T): T | undefined {
+    try {
+      return action();
+    } catch (error) {
+      if (!this.#failed) this.#logger.warn('telemetry.failed', { message: error instanceof Error ? error.message : String(error) });
+      this.#failed = true;
+      return undefined;
+    }
+  }
+}
+
+function end(span: Span, error: unknown, endedAtMs?: number): void {
+  if (error !== undefined) {
+    span.setStatus({ code: SpanStatusCode.ERROR, message: error instanceof Error ? error.message : String(error) });
+    span.setAttributes(failure(error));
+  }
+  span.end(endedAtMs);
+}
+
+function failure(error: unknown): Attributes {
+  if (error === undefined) return {};
+  const { code, name } = error as { code?: unknown; name?: unknown };
+  return { [ERROR_TYPE]: typeof code === 'string' ? code : typeof name === 'string' ? name : '_OTHER' };
+}
+
+/** Only where there is one. */
+function partitionOf(batches: readonly { readonly partition: number }[]): Attributes {
+  return batches.length === 1 ? { [PARTITION]: String(batches[0]?.partition) } : {};
+}
+
+function creationLink(record: InboundRecord): Link[] {
+  const created = trace.getSpanContext(propagation.extract(ROOT_CONTEXT, record.headers, headerGetter));
+  return created ? [{ context: created }] : [];
+}
+
+function limited(links: Link[]): { kept: Link[]; attributes: Attributes } {
+  const dropped = links.length - MAX_LINKS;
+  return { kept: links.slice(0, MAX_LINKS), attributes: dropped > 0 ? { 'turnpike.links.dropped': dropped } : {} };
+}
