@@ -2,88 +2,115 @@ import { TurnpikeError } from '@turnpike/core';
 import type { AccessPolicy, Clock, EnforcementMode, GrantClaims, Logger } from '@turnpike/core/spi';
 
 export interface AccessOptions {
-  /** The claims in force; asked each time, so that a new grant applies at once. */
+  /** The claims in force; asked each time, so that a new grant applies at once. May throw GRANT_EXPIRED, which then refuses everything. */
   readonly claims: () => GrantClaims;
   /** The logical cluster. */
   readonly cluster: string;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Told of each refusal, also of those that only would have been. Must not throw. */
+  readonly onRefusal?: (refusal: Refusal) => void;
 }
 
-/** What enforcement refused, or would have: by `produce TOPIC`, `consume TOPIC` and `join GROUP`. */
-export type RefusalCounts = ReadonlyMap<string, { readonly mode: EnforcementMode; readonly count: number }>;
+/** What enforcement refused (mode "enforce"), or would have refused (the other two). */
+export interface Refusal {
+  readonly action: Action;
+  /** The topic, or the group for "join". */
+  readonly name: string;
+  readonly mode: EnforcementMode;
+}
+
+export interface RefusalCount extends Refusal {
+  /** Since the client connected. */
+  readonly count: number;
+}
+
+export type Action = 'produce' | 'consume' | 'join';
+export type Verdict = 'allowed' | EnforcementMode;
 
 /** A warning about one thing is logged once in this time. */
-const WARN_EVERY_MS = 60_000;
+const warnEveryMs = 60_000;
 
-type Verdict = 'allowed' | EnforcementMode;
+/** What the grant says of a topic: allowed, or the mode in which it is refused. */
+export function topicVerdict(claims: GrantClaims, cluster: string, topic: string, op: 'read' | 'write'): Verdict {
+  const listed = claims.topics.find((t) => t.name === topic && t.cluster === cluster);
+  return listed?.ops.includes(op) ? 'allowed' : (listed?.mode ?? claims.mode);
+}
 
-/** Checks topics and groups against the grant: shadow counts, warn logs, enforce refuses. A look-up in a map where it is allowed. */
-export function accessPolicy(options: AccessOptions): AccessPolicy & { refusals(): RefusalCounts } {
-  const verdicts = new Map<string, Verdict>();
-  const counts = new Map<string, { mode: EnforcementMode; count: number }>();
+export function groupVerdict(claims: GrantClaims, group: string): Verdict {
+  return claims.groups.includes(group) ? 'allowed' : claims.mode;
+}
+
+const remedies: Readonly<Record<Action, (name: string) => string>> = {
+  produce: (topic) => `Declare ${topic} under produces in turnpike.yaml`,
+  consume: (topic) => `Declare ${topic} under consumes in turnpike.yaml`,
+  join: (group) => `Declare the group ${group} with its topic under consumes in turnpike.yaml`,
+};
+const verbs: Readonly<Record<Action, string>> = { produce: 'produce to', consume: 'consume', join: 'join the group' };
+
+export function denied(claims: GrantClaims, cluster: string, action: Action, name: string): TurnpikeError {
+  return new TurnpikeError(
+    'GRANT_DENIED',
+    `${claims.sub} may not ${verbs[action]} ${name} on ${cluster}: its grant (revision ${claims.rev}, environment ${claims.aud}) doesn't allow it. ${remedies[action](name)}, have it applied (turnpike apply), and a new grant issued (turnpike grant issue).`,
+    { ...(action === 'join' ? { group: name } : { topic: name }), principal: claims.sub, cluster, grantRevision: claims.rev, written: 'no' },
+  );
+}
+
+/** Checks topics and groups against the grant: shadow counts, warn logs (each thing once a minute), enforce throws GRANT_DENIED. Costs one look-up in a map where it is allowed. */
+export function accessPolicy(options: AccessOptions): AccessPolicy & { refusals(): readonly RefusalCount[] } {
+  const { clock, cluster, logger } = options;
+  const verdicts: Readonly<Record<Action, Map<string, Verdict>>> = { produce: new Map(), consume: new Map(), join: new Map() };
+  const counts = new Map<string, { refusal: Refusal; count: number }>();
   const warnedAt = new Map<string, number>();
   let seen: GrantClaims | undefined;
 
-  const verdict = (what: string, decide: (claims: GrantClaims) => Verdict): Verdict => {
+  const inForce = (): GrantClaims => {
     const claims = options.claims();
     if (claims !== seen) {
-      verdicts.clear();
+      for (const map of Object.values(verdicts)) map.clear();
       seen = claims;
     }
-    let v = verdicts.get(what);
-    if (v === undefined) {
-      v = decide(claims);
-      verdicts.set(what, v);
-    }
-    return v;
+    return claims;
   };
 
-  const refuse = (what: string, mode: EnforcementMode, error: (claims: GrantClaims) => TurnpikeError): void => {
-    const counted = counts.get(what) ?? { mode, count: 0 };
-    counts.set(what, { mode, count: counted.count + 1 });
-    const claims = options.claims();
-    if (mode === 'enforce') throw error(claims);
-    const now = options.clock.monotonic();
-    if (mode === 'warn' && now - (warnedAt.get(what) ?? Number.NEGATIVE_INFINITY) >= WARN_EVERY_MS) {
-      warnedAt.set(what, now);
-      options.logger.warn('grant.would_refuse', { what, principal: claims.sub, revision: claims.rev, cluster: options.cluster });
-    }
+  /** Everything but the way of the allowed. */
+  const judge = (claims: GrantClaims, action: Action, name: string): void => {
+    const known = verdicts[action].get(name);
+    const verdict = known ?? (action === 'join' ? groupVerdict(claims, name) : topicVerdict(claims, cluster, name, action === 'produce' ? 'write' : 'read'));
+    if (known === undefined) verdicts[action].set(name, verdict);
+    if (verdict === 'allowed') return;
+    const refusal: Refusal = { action, name, mode: verdict };
+    const key = `${verdict} ${action} ${name}`;
+    counts.set(key, { refusal, count: (counts.get(key)?.count ?? 0) + 1 });
+    options.onRefusal?.(refusal);
+    if (verdict === 'enforce') throw denied(claims, cluster, action, name);
+    if (verdict === 'warn') warn(claims, refusal, key);
   };
 
-  const topicVerdict =
-    (topic: string, op: 'read' | 'write') =>
-    (claims: GrantClaims): Verdict => {
-      const listed = claims.topics.find((t) => t.name === topic && t.cluster === options.cluster);
-      if (listed?.ops.includes(op)) return 'allowed';
-      return listed?.mode ?? claims.mode;
-    };
-
-  const denied = (what: string, fix: string, facts: { topic?: string; group?: string }) => (claims: GrantClaims) =>
-    new TurnpikeError(
-      'GRANT_DENIED',
-      `${claims.sub} may not ${what} on ${options.cluster} (grant revision ${claims.rev}, environment ${claims.aud}). ${fix}, have it applied, and a new grant issued: turnpike grant issue.`,
-      {
-        ...facts,
-        principal: claims.sub,
-        cluster: options.cluster,
-        grantRevision: claims.rev,
-        written: 'no',
-      },
-    );
+  const warn = (claims: GrantClaims, { action, name }: Refusal, key: string): void => {
+    const now = clock.monotonic();
+    if (now - (warnedAt.get(key) ?? Number.NEGATIVE_INFINITY) < warnEveryMs) return;
+    warnedAt.set(key, now);
+    logger.warn('grant.would_refuse', {
+      action,
+      name,
+      cluster,
+      principal: claims.sub,
+      grantRevision: claims.rev,
+      remedy: `${remedies[action](name)}, and have a new grant issued.`,
+    });
+  };
 
   return {
     produce(topic) {
-      const v = verdict(`produce ${topic}`, topicVerdict(topic, 'write'));
-      if (v !== 'allowed') refuse(`produce ${topic}`, v, denied(`produce to ${topic}`, `Declare ${topic} under produces in turnpike.yaml`, { topic }));
+      const claims = inForce();
+      if (verdicts.produce.get(topic) !== 'allowed') judge(claims, 'produce', topic);
     },
     consume(topic, group) {
-      const v = verdict(`consume ${topic}`, topicVerdict(topic, 'read'));
-      if (v !== 'allowed') refuse(`consume ${topic}`, v, denied(`consume ${topic}`, `Declare ${topic} under consumes in turnpike.yaml`, { topic, group }));
-      const g = verdict(`join ${group}`, (claims) => (claims.groups.includes(group) ? 'allowed' : claims.mode));
-      if (g !== 'allowed')
-        refuse(`join ${group}`, g, denied(`join the group ${group}`, `Declare the group with its topic under consumes in turnpike.yaml`, { topic, group }));
+      const claims = inForce();
+      if (verdicts.consume.get(topic) !== 'allowed') judge(claims, 'consume', topic);
+      if (verdicts.join.get(group) !== 'allowed') judge(claims, 'join', group);
     },
-    refusals: () => counts,
+    refusals: () => [...counts.values()].map(({ refusal, count }) => ({ ...refusal, count })),
   };
 }

@@ -5,13 +5,14 @@ const MODES = ['shadow', 'warn', 'enforce'];
 const UNITS = ['bytesOut', 'recordsOut', 'bytesIn', 'inFlight'];
 
 /** Checks every field of a grant's claims. Claims that are unknown are ignored, as RFC 7519 asks; a later form that must be understood raises `v`.
- *  @throws TurnpikeError GRANT_INVALID with the path. */
+ *  Throws GRANT_INVALID with the path. */
 export function checkClaims(raw: unknown): GrantClaims {
   const c = object(raw, 'claims');
   if (c.v !== 1) throw invalid('v', `is ${JSON.stringify(c.v)}; this SDK reads version 1: update @turnpike/client`);
   oneOf(c.mode, MODES, 'mode');
   for (const name of ['iss', 'aud', 'sub']) text(c[name], name);
-  for (const name of ['rev', 'nbf', 'exp', 'refreshAfterS']) atLeast(c[name], 0, name);
+  for (const name of ['nbf', 'exp', 'refreshAfterS']) atLeast(c[name], 0, name);
+  whole(c.rev, 0, 'rev');
   oneOf(c.onExpiry, ['hold', 'refuse'], 'onExpiry');
   if (c.minSdk !== undefined) text(c.minSdk, 'minSdk');
   if (c.minLingerMs !== undefined) atLeast(c.minLingerMs, 0, 'minLingerMs');
@@ -28,8 +29,9 @@ export function checkClaims(raw: unknown): GrantClaims {
     const s = object(schema, `schemas[${i}]`);
     text(s.subject, `schemas[${i}].subject`);
     text(s.sha256, `schemas[${i}].sha256`);
-    atLeast(s.id, 0, `schemas[${i}].id`);
+    whole(s.id, 0, `schemas[${i}].id`);
   }
+  const ids = new Set<unknown>();
   for (const [i, quota] of list(c.quotas, 'quotas').entries()) {
     const q = object(quota, `quotas[${i}]`);
     text(q.id, `quotas[${i}].id`);
@@ -38,7 +40,10 @@ export function checkClaims(raw: unknown): GrantClaims {
     if (q.group !== undefined) text(q.group, `quotas[${i}].group`);
     oneOf(q.unit, UNITS, `quotas[${i}].unit`);
     for (const name of ['rate', 'burst', 'weight', 'safeShare']) atLeast(q[name], 0, `quotas[${i}].${name}`);
-    atLeast(q.maxInstances, 1, `quotas[${i}].maxInstances`);
+    whole(q.maxInstances, 1, `quotas[${i}].maxInstances`);
+    // Two buckets of one id would share a level.
+    if (ids.has(q.id)) throw invalid(`quotas[${i}].id`, `is ${JSON.stringify(q.id)}, which another quota has`);
+    ids.add(q.id);
   }
   return c as unknown as GrantClaims;
 }
@@ -59,6 +64,10 @@ function text(value: unknown, path: string): void {
 
 function atLeast(value: unknown, min: number, path: string): void {
   if (typeof value !== 'number' || !Number.isFinite(value) || value < min) throw invalid(path, `must be a number from ${min}`);
+}
+
+function whole(value: unknown, min: number, path: string): void {
+  if (!Number.isSafeInteger(value) || (value as number) < min) throw invalid(path, `must be a whole number from ${min}`);
 }
 
 function oneOf(value: unknown, allowed: readonly string[], path: string): void {

@@ -1,4 +1,15 @@
-export { type AccessOptions, accessPolicy, type RefusalCounts } from './access.ts';
+export { type AccessOptions, type Action, accessPolicy, type Refusal, type RefusalCount } from './access.ts';
+export { checkClaims } from './claims.ts';
 export { type FileGrantOptions, fileGrant, type GrantSource } from './file-grant.ts';
-export { decodeGrant, type GrantAlgorithm, type GrantKey, generateSigningKey, signGrant, type VerifyOptions, verifyGrant } from './jws.ts';
+export {
+  decodeGrant,
+  type GrantAlgorithm,
+  type GrantKey,
+  generateSigningKey,
+  isExpired,
+  type SigningKey,
+  signGrant,
+  type VerifyOptions,
+  verifyGrant,
+} from './jws.ts';
 export { type QuotaOptions, quotaGates } from './quotas.ts';

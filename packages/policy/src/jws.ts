@@ -10,6 +10,7 @@ import {
   exportJWK,
   generateKeyPair,
   importJWK,
+  importPKCS8,
   type JWK,
 } from 'jose';
 import { checkClaims } from './claims.ts';
@@ -35,14 +36,44 @@ export async function generateSigningKey(algorithm: GrantAlgorithm = 'ES256'): P
   return { kid, privateJwk: { ...(await exportJWK(privateKey)), ...common }, publicJwk: { ...publicPart, ...common } };
 }
 
-/** Signs claims as a compact JWS. @throws TurnpikeError GRANT_INVALID when the claims are, CONFIG_INVALID when the key is. */
-export async function signGrant(claims: GrantClaims, key: GrantKey): Promise<string> {
+export interface SigningKey {
+  /** A private key: a JWK, or PKCS #8 as PEM. */
+  readonly key: GrantKey | string;
+  /** Names the public key among the root keys. Default: the JWK's own. */
+  readonly kid?: string;
+  /** Default: what the JWK's kind of key is for. */
+  readonly alg?: GrantAlgorithm;
+}
+
+/** Signs claims as a compact JWS. Rejects with GRANT_INVALID where the claims are wrong, CONFIG_INVALID where the key is. */
+export async function signGrant(claims: GrantClaims, signing: SigningKey): Promise<string> {
   checkClaims(claims);
-  const { kid, alg } = key;
-  if (typeof kid !== 'string' || !ALGORITHMS.includes(String(alg)) || typeof key.d !== 'string')
-    throw new TurnpikeError('CONFIG_INVALID', 'The signing key must be a private JWK with kid and alg (ES256 or EdDSA); make one with turnpike grant keygen.');
-  const privateKey = await importJWK(key as JWK, String(alg));
-  return new CompactSign(Buffer.from(JSON.stringify(claims))).setProtectedHeader({ alg: String(alg), kid, typ: TYPE }).sign(privateKey);
+  const jwk = typeof signing.key === 'string' ? undefined : signing.key;
+  const kid = signing.kid ?? jwk?.kid;
+  const alg = signing.alg ?? (jwk && algorithmOf(jwk));
+  const wrong = (what: string, cause?: unknown) =>
+    new TurnpikeError(
+      'CONFIG_INVALID',
+      `The signing key ${what}; give a private P-256 or Ed25519 key as JWK or PKCS #8 PEM, with its kid and alg (ES256 or EdDSA).`,
+      {
+        ...(cause === undefined ? {} : { cause }),
+      },
+    );
+  if (typeof kid !== 'string' || kid === '') throw wrong('has no kid');
+  if (alg === undefined || !ALGORITHMS.includes(alg)) throw wrong('is of a kind that grants are not signed with');
+  if (jwk && typeof jwk.d !== 'string') throw wrong('is a public key');
+  try {
+    const key = typeof signing.key === 'string' ? await importPKCS8(signing.key, alg) : await importJWK(signing.key as JWK, alg);
+    return await new CompactSign(Buffer.from(JSON.stringify(claims))).setProtectedHeader({ alg, kid, typ: TYPE }).sign(key);
+  } catch (cause) {
+    throw wrong(`can't be used with ${alg}`, cause);
+  }
+}
+
+/** The algorithm that a JWK is for; undefined = none that grants are signed with. */
+function algorithmOf(jwk: GrantKey): GrantAlgorithm | undefined {
+  if (jwk.kty === 'EC' && jwk.crv === 'P-256') return 'ES256';
+  return jwk.kty === 'OKP' && jwk.crv === 'Ed25519' ? 'EdDSA' : undefined;
 }
 
 export interface VerifyOptions {
@@ -57,7 +88,8 @@ export interface VerifyOptions {
 }
 
 /** Verifies signature, type, audience, principal, revision and times. Fails closed.
- *  @throws TurnpikeError GRANT_INVALID, GRANT_EXPIRED (where `onExpiry` is "refuse"), PRINCIPAL_MISMATCH. */
+ *
+ *  Rejects with GRANT_INVALID, PRINCIPAL_MISMATCH, or GRANT_EXPIRED where `onExpiry` is "refuse"; one that says "hold" is valid past `exp`: see `isExpired()`. */
 export async function verifyGrant(token: string, options: VerifyOptions): Promise<GrantClaims> {
   const claims = checkClaims(await verifiedPayload(token.trim(), options.rootKeys));
   const facts = { principal: options.principal, grantRevision: claims.rev };
@@ -82,16 +114,17 @@ export async function verifyGrant(token: string, options: VerifyOptions): Promis
   const nowS = options.clock.now() / 1000;
   if (claims.nbf > nowS + SKEW_S)
     throw new TurnpikeError('GRANT_INVALID', `The grant is not valid before ${iso(claims.nbf)}; it is ${iso(nowS)} here. Check this machine's clock.`, facts);
-  if (expired(claims, options.clock) && claims.onExpiry === 'refuse')
+  if (isExpired(claims, options.clock) && claims.onExpiry === 'refuse')
     throw new TurnpikeError('GRANT_EXPIRED', `The grant expired at ${iso(claims.exp)}. ${REISSUE}`, facts);
   return claims;
 }
 
-export function expired(claims: GrantClaims, clock: Clock): boolean {
+/** Past `exp`, with the same allowance for skewed clocks as everywhere. A grant that says "hold" stays in force all the same. */
+export function isExpired(claims: GrantClaims, clock: Clock): boolean {
   return claims.exp + SKEW_S < clock.now() / 1000;
 }
 
-/** What a grant says, unverified: for showing only. @throws TurnpikeError GRANT_INVALID when it is no JWS. */
+/** What a grant says, unverified: for showing only. Throws GRANT_INVALID when it is no JWS. */
 export function decodeGrant(token: string): { header: Readonly<Record<string, unknown>>; claims: Readonly<Record<string, unknown>> } {
   try {
     return { header: decodeProtectedHeader(token.trim()), claims: decodeJwt(token.trim()) };
@@ -113,7 +146,12 @@ async function verifiedPayload(token: string, rootKeys: readonly GrantKey[]): Pr
             'GRANT_INVALID',
             `The token's type is ${JSON.stringify(header.typ)}, not ${TYPE}: it is no grant. Point TURNPIKE_GRANT at the grant's file.`,
           );
-        const key = rootKeys.find((k) => k.kid === header.kid && k.alg === header.alg);
+        if (rootKeys.some((k) => 'd' in k))
+          throw new TurnpikeError(
+            'CONFIG_INVALID',
+            'A root key in the generated contract is a private key. Replace it at once: whoever has the code can sign grants.',
+          );
+        const key = rootKeys.find((k) => k.kid === header.kid && algorithmOf(k) === header.alg);
         if (!key)
           throw new TurnpikeError(
             'GRANT_INVALID',

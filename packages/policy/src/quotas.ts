@@ -1,5 +1,6 @@
 import { TurnpikeError } from '@turnpike/core';
 import type { Clock, DrainGate, FetchGate, GrantClaims, GrantQuota, Logger } from '@turnpike/core/spi';
+import { denied, topicVerdict } from './access.ts';
 import { TokenBucket } from './bucket.ts';
 
 export interface QuotaOptions {
@@ -8,112 +9,154 @@ export interface QuotaOptions {
   readonly cluster: string;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** "wait": records wait at the drain, within their delivery timeout. "refuse": send() throws QUOTA_EXCEEDED with `retryAfterMs`. Default "wait". */
+  /** "wait": records wait at the drain, within their delivery timeout. "refuse": send() throws QUOTA_EXCEEDED with `retryAfterMs`. Default "wait": delaying an event loses less than
+   *  making every caller handle its refusal. */
   readonly onExceeded?: 'wait' | 'refuse';
 }
 
-interface Buckets {
-  readonly bytesOut: readonly TokenBucket[];
-  readonly recordsOut: readonly TokenBucket[];
-  readonly bytesIn: readonly TokenBucket[];
+/** However long a bucket needs, it is asked again after this: a raised quota must reach what waits within the 5 s that a new grant may take. */
+const maxWaitMs = 1_000;
+
+interface Outbound {
+  readonly bytes: readonly TokenBucket[];
+  readonly records: readonly TokenBucket[];
+  readonly burst: { readonly records: number; readonly bytes: number } | undefined;
 }
 
-/** The quotas of a grant as gates. Without an allocator a process has `rate / maxInstances`: the fleet as a whole stays under the rate as long as it has no more instances than
- *  were declared. Buckets are hierarchical: a topic's and the principal's both must have room. */
+interface Inbound {
+  readonly bytes: readonly TokenBucket[];
+  /** Reading was taken away, in mode enforce. */
+  readonly revoked: boolean;
+}
+
+/** The quotas of a grant as gates of one cluster.
+ *
+ *  Without an allocator a process has the static share `rate / maxInstances` (and `burst / maxInstances`, at least 1): the fleet stays under the rate as long as it runs no more instances
+ *  than were declared, those of a rolling update included. Buckets are hierarchical: that of the topic and that of the principal must both have room, and are charged both or neither. */
 export function quotaGates(options: QuotaOptions): DrainGate & FetchGate {
   const { clock, cluster } = options;
+  const buckets = new Map<GrantQuota['id'], TokenBucket>();
+  const outbound = new Map<string, Outbound>();
+  const inbound = new Map<string, Map<string, Inbound>>();
   let seen: GrantClaims | undefined;
-  let buckets = new Map<GrantQuota['id'], TokenBucket>();
-  const byTopic = new Map<string, Buckets>();
-  const byTopicAndGroup = new Map<string, Buckets>();
 
-  /** A new grant's quotas apply at once; a bucket whose quota is unchanged keeps its level, so that a re-issue is no way to a second burst. */
-  const refresh = (): GrantClaims => {
-    const claims = options.claims();
-    if (claims === seen) return claims;
-    const next = new Map<string, TokenBucket>();
-    for (const quota of claims.quotas) {
-      if (quota.cluster !== cluster || quota.unit === 'inFlight') continue;
-      const share = { ratePerSecond: quota.rate / quota.maxInstances, burst: Math.max(1, quota.burst / quota.maxInstances) };
-      const old = buckets.get(quota.id);
-      next.set(quota.id, old && old.ratePerSecond === share.ratePerSecond && old.burst === share.burst ? old : new TokenBucket({ ...share, clock }));
+  const adopt = (claims: GrantClaims): void => {
+    const quotas = claims.quotas.filter((q) => q.cluster === cluster && q.unit !== 'inFlight');
+    for (const id of buckets.keys()) if (!quotas.some((q) => q.id === id)) buckets.delete(id);
+    for (const quota of quotas) {
+      const shape = { ratePerSecond: quota.rate / quota.maxInstances, burst: quota.rate === 0 ? 0 : Math.max(1, quota.burst / quota.maxInstances) };
+      const bucket = buckets.get(quota.id);
+      if (bucket) bucket.reshape(shape);
+      else buckets.set(quota.id, new TokenBucket(shape, clock));
     }
-    buckets = next;
-    byTopic.clear();
-    byTopicAndGroup.clear();
+    outbound.clear();
+    inbound.clear();
+    options.logger.debug('quota.adopted', { cluster, grantRevision: claims.rev, quotas: quotas.length });
     seen = claims;
-    return claims;
   };
 
-  const select = (claims: GrantClaims, unit: GrantQuota['unit'], applies: (quota: GrantQuota) => boolean): TokenBucket[] =>
-    claims.quotas.flatMap((q) => (q.unit === unit && q.cluster === cluster && applies(q) ? (buckets.get(q.id) ?? []) : []));
-
-  const outOf = (topic: string): Buckets => {
-    const claims = refresh();
-    let found = byTopic.get(topic);
-    if (!found) {
-      const applies = (q: GrantQuota) => q.group === undefined && (q.topic === undefined || q.topic === topic);
-      found = { bytesOut: select(claims, 'bytesOut', applies), recordsOut: select(claims, 'recordsOut', applies), bytesIn: [] };
-      byTopic.set(topic, found);
+  /** What waits at the drain was let in when the grant still held: an expired one doesn't stop it, it stops what comes after. So the drain's gates never throw. */
+  const current = (): GrantClaims | undefined => {
+    try {
+      const claims = options.claims();
+      if (claims !== seen) adopt(claims);
+    } catch {
+      // GRANT_EXPIRED: the last quotas go on.
     }
-    return found;
+    return seen;
   };
 
-  const into = (topic: string, group: string): Buckets => {
-    const claims = refresh();
-    const key = `${topic}\n${group}`;
-    let found = byTopicAndGroup.get(key);
-    if (!found) {
-      const applies = (q: GrantQuota) => (q.topic === undefined || q.topic === topic) && (q.group === undefined || q.group === group);
-      found = { bytesOut: [], recordsOut: [], bytesIn: select(claims, 'bytesIn', applies) };
-      byTopicAndGroup.set(key, found);
-    }
-    return found;
+  const select = (claims: GrantClaims | undefined, unit: GrantQuota['unit'], applies: (quota: GrantQuota) => boolean): readonly TokenBucket[] =>
+    (claims?.quotas ?? []).flatMap((q) => (q.unit === unit && q.cluster === cluster && applies(q) ? (buckets.get(q.id) ?? []) : []));
+
+  const out = (topic: string): Outbound => {
+    const claims = current();
+    const known = outbound.get(topic);
+    if (known) return known;
+    const applies = (q: GrantQuota) => q.group === undefined && (q.topic === undefined || q.topic === topic);
+    const bytes = select(claims, 'bytesOut', applies);
+    const records = select(claims, 'recordsOut', applies);
+    const limited = bytes.length + records.length > 0;
+    const made: Outbound = { bytes, records, burst: limited ? { records: leastBurst(records), bytes: leastBurst(bytes) } : undefined };
+    outbound.set(topic, made);
+    return made;
   };
 
-  const longest = (list: readonly TokenBucket[], amount: number): number => {
-    let wait = 0;
-    for (const bucket of list) wait = Math.max(wait, bucket.waitMs(amount));
-    return wait;
+  const into = (topic: string, group: string): Inbound => {
+    const claims = current();
+    const ofTopic = inbound.get(topic) ?? new Map<string, Inbound>();
+    inbound.set(topic, ofTopic);
+    const known = ofTopic.get(group);
+    if (known) return known;
+    const applies = (q: GrantQuota) => (q.topic === undefined || q.topic === topic) && (q.group === undefined || q.group === group);
+    const revoked = claims !== undefined && topicVerdict(claims, cluster, topic, 'read') === 'enforce';
+    const made: Inbound = { bytes: select(claims, 'bytesIn', applies), revoked };
+    ofTopic.set(group, made);
+    return made;
   };
 
   return {
     admit(topic, records, bytes) {
-      const { bytesOut, recordsOut } = outOf(topic);
-      if (bytesOut.length === 0 && recordsOut.length === 0) return 0;
-      const waitMs = Math.max(longest(bytesOut, bytes), longest(recordsOut, records));
-      if (waitMs > 0) return waitMs;
-      // Taken from all or from none: a wait for one bucket must not drain another.
-      for (const bucket of bytesOut) bucket.take(bytes);
-      for (const bucket of recordsOut) bucket.take(records);
+      const quota = out(topic);
+      if (quota.burst === undefined) return 0;
+      const waitMs = Math.max(longestWait(quota.bytes, bytes), longestWait(quota.records, records));
+      if (waitMs > 0) return Math.min(waitMs, maxWaitMs);
+      for (const bucket of quota.bytes) bucket.take(bytes);
+      for (const bucket of quota.records) bucket.take(records);
       return 0;
     },
     refund(topic, records, bytes) {
-      const { bytesOut, recordsOut } = outOf(topic);
-      for (const bucket of bytesOut) bucket.refund(bytes);
-      for (const bucket of recordsOut) bucket.refund(records);
+      const quota = out(topic);
+      for (const bucket of quota.bytes) bucket.refund(bytes);
+      for (const bucket of quota.records) bucket.refund(records);
     },
-    burst(topic) {
-      const { bytesOut, recordsOut } = outOf(topic);
-      if (bytesOut.length === 0 && recordsOut.length === 0) return undefined;
-      const least = (list: readonly TokenBucket[]) => list.reduce((min, b) => Math.min(min, b.burst), Number.POSITIVE_INFINITY);
-      return { bytes: least(bytesOut), records: least(recordsOut) };
-    },
+    burst: (topic) => out(topic).burst,
     refuse(topic, queuedRecords, queuedBytes) {
       if (options.onExceeded !== 'refuse') return;
-      const { bytesOut, recordsOut } = outOf(topic);
-      const waitMs = Math.max(longest(bytesOut, queuedBytes), longest(recordsOut, queuedRecords));
-      if (waitMs === 0) return;
-      throw new TurnpikeError(
-        'QUOTA_EXCEEDED',
-        `${topic}: over its quota; try again in ${waitMs} ms, send less, or raise the quota under produces in turnpike.yaml.`,
-        { topic, cluster, retryAfterMs: waitMs, retriable: true, written: 'no' },
-      );
+      const quota = out(topic);
+      if (quota.burst === undefined) return;
+      // A single record that is larger than the burst goes when the bucket is full; behind others it is part of what they need.
+      const ms = queuedRecords <= 1 ? longestWait : longestDrain;
+      const waitMs = Math.max(ms(quota.bytes, queuedBytes), ms(quota.records, queuedRecords));
+      if (waitMs > 0) throw exceeded(topic, cluster, waitMs);
     },
     // What a fetch will bring isn't known before: it may go when nothing is owed, and what it brought is charged, into debt.
-    permit: (topic, group) => longest(into(topic, group).bytesIn, 0),
+    permit(topic, group) {
+      const claims = options.claims();
+      const quota = into(topic, group);
+      if (quota.revoked) throw denied(claims, cluster, 'consume', topic);
+      return Math.min(maxWaitMs, longestWait(quota.bytes, 0));
+    },
     charge(topic, group, _records, bytes) {
-      for (const bucket of into(topic, group).bytesIn) bucket.take(bytes);
+      for (const bucket of into(topic, group).bytes) bucket.take(bytes);
     },
   };
+}
+
+function longestWait(buckets: readonly TokenBucket[], amount: number): number {
+  let wait = 0;
+  for (const bucket of buckets) wait = Math.max(wait, bucket.waitMs(amount));
+  return wait;
+}
+
+function longestDrain(buckets: readonly TokenBucket[], amount: number): number {
+  let wait = 0;
+  for (const bucket of buckets) wait = Math.max(wait, bucket.drainMs(amount));
+  return wait;
+}
+
+function leastBurst(buckets: readonly TokenBucket[]): number {
+  return buckets.reduce((least, bucket) => Math.min(least, bucket.burst), Number.POSITIVE_INFINITY);
+}
+
+function exceeded(topic: string, cluster: string, waitMs: number): TurnpikeError {
+  const raise = 'raise its quota under produces in turnpike.yaml and have a new grant issued (turnpike grant issue)';
+  if (!Number.isFinite(waitMs)) return new TurnpikeError('QUOTA_EXCEEDED', `${topic}: its quota is 0; ${raise}.`, { topic, cluster, written: 'no' });
+  return new TurnpikeError('QUOTA_EXCEEDED', `${topic}: over its quota on ${cluster}; send again in ${waitMs} ms, or ${raise}.`, {
+    topic,
+    cluster,
+    retryAfterMs: waitMs,
+    retriable: true,
+    written: 'no',
+  });
 }
