@@ -20,7 +20,9 @@ for (const name of process.argv.includes('--force') ? buildOrder(root) : staleBu
 function tsup(folder) {
   return new Promise((resolve) => {
     let output = '';
-    const child = spawn(process.execPath, [path.join(root, 'node_modules', 'tsup', 'dist', 'cli-default.js'), '--config', '../../tsup.config.ts'], { cwd: folder });
+    const child = spawn(process.execPath, [path.join(root, 'node_modules', 'tsup', 'dist', 'cli-default.js'), '--config', '../../tsup.config.ts'], {
+      cwd: folder,
+    });
     for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (output += chunk));
     child.on('exit', (code) => resolve({ code: code ?? 1, output }));
   });

@@ -13,7 +13,9 @@ export const commands = {
   build: () => [['node', 'scripts/build.mjs', '--force']],
   quickstart: ({ args }) => [['node', 'examples/flights/quickstart.ts', ...args]],
   prove: ({ args: [name, ...rest], root }) => {
-    const proofs = readdirSync(path.join(root, 'test', 'proofs')).filter((f) => f.endsWith('.ts')).map((f) => f.slice(0, -3));
+    const proofs = readdirSync(path.join(root, 'test', 'proofs'))
+      .filter((f) => f.endsWith('.ts'))
+      .map((f) => f.slice(0, -3));
     if (!proofs.includes(name)) {
       console.error(`There is no proof ${name ?? ''}. There are: ${proofs.join(', ') || 'none yet'}.`);
       process.exit(2);

@@ -16,7 +16,14 @@ export async function setup({ root, say, quiet }) {
     const manifest = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'));
     const pnpm = `pnpm@${manifest.devDependencies.pnpm}`;
     say(`installing the dependencies with ${pnpm} (a minute on a fresh machine)`);
-    must(spawnSync('npx', ['--yes', pnpm, 'install', '--frozen-lockfile', '--reporter=append-only', '--loglevel=error'], { cwd: root, stdio: 'inherit', env: { ...process.env, CI: 'true' } }), 'pnpm install');
+    must(
+      spawnSync('npx', ['--yes', pnpm, 'install', '--frozen-lockfile', '--reporter=append-only', '--loglevel=error'], {
+        cwd: root,
+        stdio: 'inherit',
+        env: { ...process.env, CI: 'true' },
+      }),
+      'pnpm install',
+    );
   }
   const node = nodeOf(root);
   const stale = staleBuild(root);
@@ -24,7 +31,14 @@ export async function setup({ root, say, quiet }) {
     did = true;
     say(`building ${stale.join(', ')}`);
     const bin = path.join(root, 'node_modules', '.bin');
-    must(spawnSync(node, ['scripts/build.mjs'], { cwd: root, stdio: 'inherit', env: { ...process.env, PATH: `${bin}${path.delimiter}${process.env.PATH ?? ''}` } }), 'the build');
+    must(
+      spawnSync(node, ['scripts/build.mjs'], {
+        cwd: root,
+        stdio: 'inherit',
+        env: { ...process.env, PATH: `${bin}${path.delimiter}${process.env.PATH ?? ''}` },
+      }),
+      'the build',
+    );
   }
   if (did) say(`done in ${Math.round((Date.now() - started) / 1000)} s, with Node ${version(node).join('.')}`);
   else if (!quiet) say('everything is there');
@@ -46,7 +60,9 @@ function nodeOf(root) {
   }
   const [major, minor] = version(process.execPath);
   if (major > MINIMUM[0] || (major === MINIMUM[0] && minor >= MINIMUM[1])) return process.execPath;
-  console.error(`setup: Turnpike needs Node ${MINIMUM.join('.')} or newer; this is ${process.version}, and npm brings a Node of its own only on Linux x64 and arm64. Install one from nodejs.org.`);
+  console.error(
+    `setup: Turnpike needs Node ${MINIMUM.join('.')} or newer; this is ${process.version}, and npm brings a Node of its own only on Linux x64 and arm64. Install one from nodejs.org.`,
+  );
   process.exit(1);
 }
 

@@ -30,7 +30,9 @@ export function staleBuild(root, order = buildOrder(root)) {
     const folder = path.join(root, 'packages', name);
     const manifest = JSON.parse(readFileSync(path.join(folder, 'package.json'), 'utf8'));
     const newest = Math.max(...settings, newestIn(path.join(folder, 'src')), mtime(path.join(folder, 'package.json')));
-    const dependsOnStale = Object.keys({ ...manifest.dependencies, ...manifest.peerDependencies }).some((d) => d.startsWith('@turnpike/') && stale.includes(d.slice('@turnpike/'.length)));
+    const dependsOnStale = Object.keys({ ...manifest.dependencies, ...manifest.peerDependencies }).some(
+      (d) => d.startsWith('@turnpike/') && stale.includes(d.slice('@turnpike/'.length)),
+    );
     if (dependsOnStale || mtime(path.join(folder, 'dist', '.built')) < newest) stale.push(name);
   }
   return stale;

@@ -71,7 +71,12 @@ describe('packages', () => {
         .filter((f) => !f.endsWith('.test.ts'))
         .flatMap(imports)
         .filter((s) => !s.startsWith('.') && !s.startsWith('node:'))
-        .map((s) => s.split('/').slice(0, s.startsWith('@') ? 2 : 1).join('/')),
+        .map((s) =>
+          s
+            .split('/')
+            .slice(0, s.startsWith('@') ? 2 : 1)
+            .join('/'),
+        ),
     );
     expect([...imported].filter((s) => !(s in declared))).toEqual([]);
     const above = Object.keys(declared).filter((d) => {

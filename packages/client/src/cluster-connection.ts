@@ -1,5 +1,28 @@
-import { type CompiledConsumer, type CompiledProducer, GroupConsumer, isTurnpikeError, Scratch, type Stage, StickyPartition, settleRecords, TopicProducer } from '@turnpike/core';
-import type { AccessPolicy, Clock, ClusterRef, DrainGate, FetchGate, Identity, Link, Logger, ProducerPort, Serde, Telemetry, Transport } from '@turnpike/core/spi';
+import {
+  type CompiledConsumer,
+  type CompiledProducer,
+  GroupConsumer,
+  isTurnpikeError,
+  Scratch,
+  type Stage,
+  StickyPartition,
+  settleRecords,
+  TopicProducer,
+} from '@turnpike/core';
+import type {
+  AccessPolicy,
+  Clock,
+  ClusterRef,
+  DrainGate,
+  FetchGate,
+  Identity,
+  Link,
+  Logger,
+  ProducerPort,
+  Serde,
+  Telemetry,
+  Transport,
+} from '@turnpike/core/spi';
 import type { AnyTopic } from './generated.ts';
 
 export interface ClusterLayers {

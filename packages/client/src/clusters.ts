@@ -27,7 +27,11 @@ export function clusterFor(name: string, descriptors: readonly ClusterDescriptor
   }
   const bootstrap = identity.kind === 'none' ? [] : descriptor.primary.bootstrap[identity.kind];
   if (!bootstrap || (bootstrap.length === 0 && identity.kind !== 'none'))
-    throw new TurnpikeError('CONFIG_INVALID', `The cluster ${name} has no ${identity.kind} listener in its descriptor; use another kind of identity, or ask the platform team for the listener.`, { cluster: name });
+    throw new TurnpikeError(
+      'CONFIG_INVALID',
+      `The cluster ${name} has no ${identity.kind} listener in its descriptor; use another kind of identity, or ask the platform team for the listener.`,
+      { cluster: name },
+    );
   return { name, bootstrap, ...(descriptor.primary.id ? { id: descriptor.primary.id } : {}) };
 }
 
@@ -35,8 +39,13 @@ function checked(raw: unknown, where: string): ClusterDescriptor {
   const d = raw as Partial<ClusterDescriptor> | null;
   const bootstrap = d?.primary?.bootstrap as Record<string, unknown> | undefined;
   const lists = bootstrap && typeof bootstrap === 'object' ? Object.entries(bootstrap) : undefined;
-  const addressed = lists?.every(([kind, list]) => (kind === 'mtls' || kind === 'oauth') && Array.isArray(list) && list.every((a) => typeof a === 'string' && /^.+:\d{1,5}$/.test(a)));
+  const addressed = lists?.every(
+    ([kind, list]) => (kind === 'mtls' || kind === 'oauth') && Array.isArray(list) && list.every((a) => typeof a === 'string' && /^.+:\d{1,5}$/.test(a)),
+  );
   if (typeof d?.name !== 'string' || typeof d.epoch !== 'number' || typeof d.primary?.id !== 'string' || !addressed)
-    throw new TurnpikeError('CONFIG_INVALID', `${where} is no cluster descriptor: it needs name, epoch, primary.id and primary.bootstrap.mtls or .oauth as lists of host:port; ${HINT}`);
+    throw new TurnpikeError(
+      'CONFIG_INVALID',
+      `${where} is no cluster descriptor: it needs name, epoch, primary.id and primary.bootstrap.mtls or .oauth as lists of host:port; ${HINT}`,
+    );
   return d as ClusterDescriptor;
 }

@@ -1,4 +1,4 @@
-import { compileConsumerOptions, compileProducerOptions, type GroupConsumer, iterate, TurnpikeError } from '@turnpike/core';
+import { CleanUp, compileConsumerOptions, compileProducerOptions, type GroupConsumer, iterate, TurnpikeError } from '@turnpike/core';
 import { type ClusterDescriptor, type Identity, noTelemetry, type Serde, type Telemetry, type Transport } from '@turnpike/core/spi';
 import { accessPolicy, quotaGates } from '@turnpike/policy';
 import { confluentSerde, grantIds, localIds, registryClient, registryIds, type SchemaIds, stringSerde } from '@turnpike/schema';
@@ -11,7 +11,7 @@ import { type GrantInForce, resolveGrant } from './grant.ts';
 import { checkPrincipal, environmentOf, resolveIdentity } from './identity.ts';
 import { type ConnectOptions, readSettings, type Settings } from './settings.ts';
 import { onShutdown } from './shutdown.ts';
-import type { Consumer, ConsumerInit, Consumes, EventOf, GroupOf, InputOf, Kafka, KeyOf, Produces, Producer, TypedSendOptions } from './types.ts';
+import type { Consumer, ConsumerInit, Consumes, EventOf, GroupOf, InputOf, Kafka, KeyOf, Producer, Produces, TypedSendOptions } from './types.ts';
 
 /** Connects a service, as its generated contract describes it, to the clusters that it uses.
  *
@@ -22,16 +22,16 @@ import type { Consumer, ConsumerInit, Consumes, EventOf, GroupOf, InputOf, Kafka
 export async function connect<P extends Produces, C extends Consumes>(service: ServiceContract<P, C>, options: ConnectOptions = {}): Promise<Kafka<P, C>> {
   const settings = readSettings(options);
   const environment = environmentOf(service, settings);
-  const stack = new AsyncDisposableStack();
+  const cleanUp = new CleanUp();
   try {
     const { identity, own } = await resolveIdentity(service, environment, settings);
-    if (own) stack.use(own);
+    if (own) cleanUp.use(own);
     checkPrincipal(service, environment, identity);
-    const grant = stack.use(await resolveGrant(service, environment, identity, settings));
-    const clusters = await openClusters(service, { settings, environment, identity, grant, stack });
-    return new Connection(service, { settings, environment, identity, clusters, stack: stack.move() }) as Kafka<P, C>;
+    const grant = cleanUp.use(await resolveGrant(service, environment, identity, settings));
+    const clusters = await openClusters(service, { settings, environment, identity, grant, cleanUp });
+    return new Connection(service, { settings, environment, identity, clusters, cleanUp }) as Kafka<P, C>;
   } catch (error) {
-    await stack.disposeAsync();
+    await cleanUp[Symbol.asyncDispose]();
     throw error;
   }
 }
@@ -41,11 +41,11 @@ interface Opening {
   readonly environment: string;
   readonly identity: Identity;
   readonly grant: GrantInForce;
-  readonly stack: AsyncDisposableStack;
+  readonly cleanUp: CleanUp;
 }
 
 async function openClusters(service: ServiceContract, opening: Opening): Promise<Map<string, ClusterConnection>> {
-  const { settings, identity, grant, stack } = opening;
+  const { settings, identity, grant, cleanUp } = opening;
   const { clock, logger, onQuota: onExceeded } = settings;
   const transport = settings.transport ?? wireTransport();
   const produced = Object.values(service.produces);
@@ -76,7 +76,7 @@ async function openClusters(service: ServiceContract, opening: Opening): Promise
         },
         produced.filter((topic) => topic.cluster === name),
       );
-      stack.use(connection);
+      cleanUp.use(connection);
       return [name, connection] as const;
     }),
   );
@@ -110,7 +110,10 @@ function idsOf(transport: Transport, { settings, identity, grant }: Opening): Sc
 function serdesOf(ids: SchemaIds): (topic: AnyTopic) => { key: Serde<unknown>; value: Serde<unknown> } {
   const made = new Map<AnyTopic, { key: Serde<unknown>; value: Serde<unknown> }>();
   return (topic) => {
-    const found = made.get(topic) ?? { key: stringSerde() as Serde<unknown>, value: confluentSerde({ codec: topic.value.codec(), text: topic.value.text, ids, topic: topic.name }) as Serde<unknown> };
+    const found = made.get(topic) ?? {
+      key: stringSerde() as Serde<unknown>,
+      value: confluentSerde({ codec: topic.value.codec(), text: topic.value.text, ids, topic: topic.name }) as Serde<unknown>,
+    };
     made.set(topic, found);
     return found;
   };
@@ -121,7 +124,7 @@ interface ConnectionInit {
   readonly environment: string;
   readonly identity: Identity;
   readonly clusters: ReadonlyMap<string, ClusterConnection>;
-  readonly stack: AsyncDisposableStack;
+  readonly cleanUp: CleanUp;
 }
 
 class Connection implements Kafka<Produces, Consumes> {
@@ -133,6 +136,8 @@ class Connection implements Kafka<Produces, Consumes> {
   readonly #consumers = new Set<GroupConsumer>();
   readonly #signals: Disposable;
   #closing: Promise<void> | undefined;
+  /** Handlers that are still draining may get producers. */
+  #handlersDone = false;
 
   constructor(service: ServiceContract, init: ConnectionInit) {
     this.principal = init.identity.principal;
@@ -143,7 +148,7 @@ class Connection implements Kafka<Produces, Consumes> {
   }
 
   producer<T extends string>(name: T): Producer<InputOf<AnyTopic>, KeyOf<AnyTopic>> {
-    this.#open();
+    if (this.#handlersDone) throw closed();
     const topic = this.#service.produces[name];
     if (!topic) throw undeclared(this.#service, name, 'produces');
     const existing = this.#producers.get(name);
@@ -154,17 +159,22 @@ class Connection implements Kafka<Produces, Consumes> {
   }
 
   consumer<T extends string>(names: readonly T[], init: ConsumerInit<GroupOf<Consumes, T>> = {}): Consumer<EventOf<Consumes, T>> {
-    this.#open();
+    if (this.#closing) throw closed();
     const declared = names.map((name) => this.#service.consumes[name] ?? fail(undeclared(this.#service, name, 'consumes')));
     const topics = declared.map((d) => d.topic);
     const { group: asked, ...options } = init;
     const group = asked ?? soleGroup(declared, names);
     for (const [i, d] of declared.entries())
-      if (!d.groups.includes(group)) throw new TurnpikeError('CONFIG_INVALID', `turnpike.yaml declares no group ${group} for ${names[i]}; it has ${d.groups.join(', ')}.`, { group });
+      if (!d.groups.includes(group))
+        throw new TurnpikeError('CONFIG_INVALID', `turnpike.yaml declares no group ${group} for ${names[i]}; it has ${d.groups.join(', ')}.`, { group });
     const [first] = topics;
     if (!first) throw new TurnpikeError('CONFIG_INVALID', 'consumer() needs at least one topic.');
     const elsewhere = topics.find((t) => t.cluster !== first.cluster);
-    if (elsewhere) throw new TurnpikeError('CONFIG_INVALID', `${first.name} is on the cluster ${first.cluster} and ${elsewhere.name} on ${elsewhere.cluster}; a group lives on one cluster: use a consumer for each.`);
+    if (elsewhere)
+      throw new TurnpikeError(
+        'CONFIG_INVALID',
+        `${first.name} is on the cluster ${first.cluster} and ${elsewhere.name} on ${elsewhere.cluster}; a group lives on one cluster: use a consumer for each.`,
+      );
     const consumer = this.#cluster(first).consumer(topics, compileConsumerOptions(group, { ...this.#init.settings.consumer, ...options }));
     this.#consumers.add(consumer);
     return typedConsumer(group, consumer, () => this.#consumers.delete(consumer)) as Consumer<EventOf<Consumes, T>>;
@@ -179,18 +189,15 @@ class Connection implements Kafka<Produces, Consumes> {
       this.#signals[Symbol.dispose]();
       // Consumers first: what their handlers still send is flushed after them.
       await Promise.all([...this.#consumers].map((c) => c.close()));
+      this.#handlersDone = true;
       await Promise.all([...this.#producers.values()].map((p) => p.close()));
-      await this.#init.stack.disposeAsync();
+      await this.#init.cleanUp[Symbol.asyncDispose]();
     })();
     return this.#closing;
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
-  }
-
-  #open(): void {
-    if (this.#closing) throw new TurnpikeError('CLOSED', 'The connection is closed; connect() again.');
   }
 
   #cluster(topic: AnyTopic): ClusterConnection {
@@ -228,13 +235,22 @@ function typedConsumer(group: string, consumer: GroupConsumer, onClose: () => vo
 function soleGroup(declared: readonly { readonly groups: readonly string[] }[], names: readonly string[]): string {
   const groups = [...new Set(declared.flatMap((d) => d.groups))];
   if (groups.length === 1 && groups[0] !== undefined) return groups[0];
-  throw new TurnpikeError('CONFIG_INVALID', `turnpike.yaml declares the groups ${groups.join(', ')} for ${names.join(', ')}; say which: consumer(topics, { group }).`);
+  throw new TurnpikeError(
+    'CONFIG_INVALID',
+    `turnpike.yaml declares the groups ${groups.join(', ')} for ${names.join(', ')}; say which: consumer(topics, { group }).`,
+  );
 }
 
 function undeclared(service: ServiceContract, topic: string, what: 'produces' | 'consumes'): TurnpikeError {
   const known = Object.keys(service[what]).join(', ') || 'nothing';
-  return new TurnpikeError('TOPIC_UNDECLARED', `${service.name} ${what} ${known}, not ${topic}. Declare it under ${what} in turnpike.yaml and run turnpike generate.`, { topic, written: 'no' });
+  return new TurnpikeError(
+    'TOPIC_UNDECLARED',
+    `${service.name} ${what} ${known}, not ${topic}. Declare it under ${what} in turnpike.yaml and run turnpike generate.`,
+    { topic, written: 'no' },
+  );
 }
+
+const closed = (): TurnpikeError => new TurnpikeError('CLOSED', 'The connection is closed; connect() again.', { written: 'no' });
 
 function fail(error: TurnpikeError): never {
   throw error;

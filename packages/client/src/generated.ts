@@ -1,4 +1,5 @@
 import type { Codec, SchemaRef } from '@turnpike/core/spi';
+
 export { avroCodec } from '@turnpike/schema';
 
 /** What a topic's value is made of, as pinned in the lock. */

@@ -13,7 +13,10 @@ export interface GrantInForce extends AsyncDisposable {
 export async function resolveGrant(service: ServiceContract, environment: string, identity: Identity, settings: Settings): Promise<GrantInForce> {
   if (settings.grant !== undefined) {
     if (/^[a-z]+:\/\//i.test(settings.grant))
-      throw new TurnpikeError('CONFIG_INVALID', `TURNPIKE_GRANT is ${settings.grant}: a grant is read from a file; have the platform mount it and set TURNPIKE_GRANT to its path.`);
+      throw new TurnpikeError(
+        'CONFIG_INVALID',
+        `TURNPIKE_GRANT is ${settings.grant}: a grant is read from a file; have the platform mount it and set TURNPIKE_GRANT to its path.`,
+      );
     return fileGrant({
       path: settings.grant,
       rootKeys: service.rootKeys,
@@ -27,12 +30,23 @@ export async function resolveGrant(service: ServiceContract, environment: string
     const claims = everythingDeclared(service, environment, identity.principal);
     return { claims: () => claims, [Symbol.asyncDispose]: async () => {} };
   }
-  throw new TurnpikeError('GRANT_MISSING', `No grant for ${identity.principal}: set TURNPIKE_GRANT to its file. The platform issues it with turnpike grant issue (locally: turnpike dev).`, { principal: identity.principal });
+  throw new TurnpikeError(
+    'GRANT_MISSING',
+    `No grant for ${identity.principal}: set TURNPIKE_GRANT to its file. The platform issues it with turnpike grant issue (locally: turnpike dev).`,
+    { principal: identity.principal },
+  );
 }
 
 function everythingDeclared(service: ServiceContract, environment: string, principal: string): GrantClaims {
-  const produced = Object.values(service.produces).map((t) => ({ cluster: t.cluster, name: t.name, ops: ['write' as const], mode: 'enforce' as const }));
-  const consumed = Object.values(service.consumes).map((c) => ({ cluster: c.topic.cluster, name: c.topic.name, ops: ['read' as const], mode: 'enforce' as const }));
+  const produced = Object.values(service.produces);
+  const consumed = Object.values(service.consumes).map((c) => c.topic);
+  // By cluster and name: a topic that is both produced and consumed stands once, with both operations.
+  const topics = new Map<string, GrantClaims['topics'][number]>();
+  for (const { cluster, name } of [...produced, ...consumed]) {
+    const is = (t: { readonly cluster: string; readonly name: string }) => t.cluster === cluster && t.name === name;
+    const ops = [...(consumed.some(is) ? ['read' as const] : []), ...(produced.some(is) ? ['write' as const] : [])];
+    topics.set(`${cluster}/${name}`, { cluster, name, ops, mode: 'enforce' });
+  }
   return {
     v: 1,
     mode: 'enforce',
@@ -44,7 +58,7 @@ function everythingDeclared(service: ServiceContract, environment: string, princ
     exp: Number.MAX_SAFE_INTEGER,
     refreshAfterS: 3600,
     onExpiry: 'hold',
-    topics: [...produced, ...consumed],
+    topics: [...topics.values()],
     groups: [...new Set(Object.values(service.consumes).flatMap((c) => c.groups))],
     transactionalIdPrefixes: [],
     schemas: [],

@@ -5,7 +5,11 @@ import type { ServiceContract } from './generated.ts';
 import type { Settings } from './settings.ts';
 
 /** The identity that was given, or the one that the environment describes. */
-export async function resolveIdentity(service: ServiceContract, environment: string, settings: Settings): Promise<{ identity: Identity; own: AsyncDisposable | undefined }> {
+export async function resolveIdentity(
+  service: ServiceContract,
+  environment: string,
+  settings: Settings,
+): Promise<{ identity: Identity; own: AsyncDisposable | undefined }> {
   const given = settings.identity;
   if (given && !('certFile' in given) && !('tokenUrl' in given)) return { identity: given, own: undefined };
   const context: { clock: Clock; logger: Logger } = { clock: settings.clock, logger: settings.logger };
@@ -18,7 +22,8 @@ export async function resolveIdentity(service: ServiceContract, environment: str
     const identity = await oauthIdentity({ ...options, ...context });
     return { identity, own: identity };
   }
-  if (settings.transport?.name === 'memory') return { identity: anonymousIdentity(service.environments[environment]?.principals[0] ?? service.name), own: undefined };
+  if (settings.transport?.name === 'memory')
+    return { identity: anonymousIdentity(service.environments[environment]?.principals[0] ?? service.name), own: undefined };
   throw new TurnpikeError(
     'CONFIG_INVALID',
     'No identity: set TURNPIKE_TLS_CERT, TURNPIKE_TLS_KEY and TURNPIKE_TLS_CA (mTLS), or TURNPIKE_TOKEN_URL, TURNPIKE_CLIENT_ID and TURNPIKE_CLIENT_SECRET_FILE (OAuth); turnpike dev prints them for the local platform.',
@@ -30,7 +35,11 @@ export function environmentOf(service: ServiceContract, settings: Settings): str
   const names = Object.keys(service.environments);
   const name = settings.environment ?? (names.length === 1 ? names[0] : undefined);
   if (name === undefined) throw new TurnpikeError('CONFIG_INVALID', `No environment: set TURNPIKE_ENV to one of ${names.join(', ')}.`);
-  if (!names.includes(name)) throw new TurnpikeError('CONFIG_INVALID', `${service.name} has no environment ${JSON.stringify(name)}; turnpike.yaml has ${names.join(', ') || 'none'}. Correct TURNPIKE_ENV, or add it there and run turnpike generate.`);
+  if (!names.includes(name))
+    throw new TurnpikeError(
+      'CONFIG_INVALID',
+      `${service.name} has no environment ${JSON.stringify(name)}; turnpike.yaml has ${names.join(', ') || 'none'}. Correct TURNPIKE_ENV, or add it there and run turnpike generate.`,
+    );
   return name;
 }
 

@@ -111,8 +111,15 @@ function identitySettings(env: (name: string) => string | undefined): IdentitySe
     const clientSecretFile = env('TURNPIKE_CLIENT_SECRET_FILE');
     const privateKeyFile = env('TURNPIKE_CLIENT_KEY_FILE');
     if ((clientSecretFile === undefined) === (privateKeyFile === undefined))
-      throw new TurnpikeError('CONFIG_INVALID', 'TURNPIKE_TOKEN_URL needs exactly one of TURNPIKE_CLIENT_SECRET_FILE and TURNPIKE_CLIENT_KEY_FILE (docs/configuration.md).');
-    if (env('TURNPIKE_TLS_CERT')) throw new TurnpikeError('CONFIG_INVALID', 'TURNPIKE_TOKEN_URL and TURNPIKE_TLS_CERT are both set; a service has one identity: unset the one that is not meant.');
+      throw new TurnpikeError(
+        'CONFIG_INVALID',
+        'TURNPIKE_TOKEN_URL needs exactly one of TURNPIKE_CLIENT_SECRET_FILE and TURNPIKE_CLIENT_KEY_FILE (docs/configuration.md).',
+      );
+    if (env('TURNPIKE_TLS_CERT'))
+      throw new TurnpikeError(
+        'CONFIG_INVALID',
+        'TURNPIKE_TOKEN_URL and TURNPIKE_TLS_CERT are both set; a service has one identity: unset the one that is not meant.',
+      );
     return {
       kind: 'oauth',
       tokenUrl: need('TURNPIKE_TOKEN_URL', because),

@@ -11,7 +11,9 @@ export type OutputOf<T> = T extends TopicContract<infer _In, infer Out, infer _K
 export type KeyOf<T> = T extends TopicContract<infer _In, infer _Out, infer Key> ? Key : never;
 
 /** The events of these topics, told apart by `topic`. */
-export type EventOf<C extends Consumes, T extends keyof C & string> = T extends string ? ConsumedEvent<T, OutputOf<C[T]['topic']>, NonNullable<KeyOf<C[T]['topic']>>> : never;
+export type EventOf<C extends Consumes, T extends keyof C & string> = T extends string
+  ? ConsumedEvent<T, OutputOf<C[T]['topic']>, NonNullable<KeyOf<C[T]['topic']>>>
+  : never;
 
 export type GroupOf<C extends Consumes, T extends keyof C & string> = C[T]['groups'][number];
 

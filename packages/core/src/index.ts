@@ -1,3 +1,4 @@
+export { CleanUp } from './cleanup.ts';
 export { type ConsumedEvent, type ConsumeLayers, GroupConsumer, type Handler, type HandlerContext } from './consumer/consumer.ts';
 export { iterate } from './consumer/iterate.ts';
 export { type CompiledConsumer, type ConsumerOptions, compileConsumerOptions } from './consumer/options.ts';

@@ -46,8 +46,8 @@ export function quotaGates(options: QuotaOptions): DrainGate & FetchGate {
     for (const quota of quotas) {
       const shape = { ratePerSecond: quota.rate / quota.maxInstances, burst: quota.rate === 0 ? 0 : Math.max(1, quota.burst / quota.maxInstances) };
       const bucket = buckets.get(quota.id);
-      if (bucket) bucket.reshape(shape);
-      else buckets.set(quota.id, new TokenBucket(shape, clock));
+      if (bucket) bucket.reshape(shape, clock.monotonic());
+      else buckets.set(quota.id, new TokenBucket(shape, clock.monotonic()));
     }
     outbound.clear();
     inbound.clear();
@@ -99,10 +99,11 @@ export function quotaGates(options: QuotaOptions): DrainGate & FetchGate {
     admit(topic, records, bytes) {
       const quota = out(topic);
       if (quota.burst === undefined) return 0;
-      const waitMs = Math.max(longestWait(quota.bytes, bytes), longestWait(quota.records, records));
+      const now = clock.monotonic();
+      const waitMs = Math.max(longestWait(quota.bytes, bytes, now), longestWait(quota.records, records, now));
       if (waitMs > 0) return Math.min(waitMs, maxWaitMs);
-      for (const bucket of quota.bytes) bucket.take(bytes);
-      for (const bucket of quota.records) bucket.take(records);
+      for (const bucket of quota.bytes) bucket.take(bytes, now);
+      for (const bucket of quota.records) bucket.take(records, now);
       return 0;
     },
     refund(topic, records, bytes) {
@@ -117,7 +118,8 @@ export function quotaGates(options: QuotaOptions): DrainGate & FetchGate {
       if (quota.burst === undefined) return;
       // A single record that is larger than the burst goes when the bucket is full; behind others it is part of what they need.
       const ms = queuedRecords <= 1 ? longestWait : longestDrain;
-      const waitMs = Math.max(ms(quota.bytes, queuedBytes), ms(quota.records, queuedRecords));
+      const now = clock.monotonic();
+      const waitMs = Math.max(ms(quota.bytes, queuedBytes, now), ms(quota.records, queuedRecords, now));
       if (waitMs > 0) throw exceeded(topic, cluster, waitMs);
     },
     // What a fetch will bring isn't known before: it may go when nothing is owed, and what it brought is charged, into debt.
@@ -125,23 +127,23 @@ export function quotaGates(options: QuotaOptions): DrainGate & FetchGate {
       const claims = options.claims();
       const quota = into(topic, group);
       if (quota.revoked) throw denied(claims, cluster, 'consume', topic);
-      return Math.min(maxWaitMs, longestWait(quota.bytes, 0));
+      return Math.min(maxWaitMs, longestWait(quota.bytes, 0, clock.monotonic()));
     },
     charge(topic, group, _records, bytes) {
-      for (const bucket of into(topic, group).bytes) bucket.take(bytes);
+      for (const bucket of into(topic, group).bytes) bucket.take(bytes, clock.monotonic());
     },
   };
 }
 
-function longestWait(buckets: readonly TokenBucket[], amount: number): number {
+function longestWait(buckets: readonly TokenBucket[], amount: number, now: number): number {
   let wait = 0;
-  for (const bucket of buckets) wait = Math.max(wait, bucket.waitMs(amount));
+  for (const bucket of buckets) wait = Math.max(wait, bucket.waitMs(amount, now));
   return wait;
 }
 
-function longestDrain(buckets: readonly TokenBucket[], amount: number): number {
+function longestDrain(buckets: readonly TokenBucket[], amount: number, now: number): number {
   let wait = 0;
-  for (const bucket of buckets) wait = Math.max(wait, bucket.drainMs(amount));
+  for (const bucket of buckets) wait = Math.max(wait, bucket.drainMs(amount, now));
   return wait;
 }
 

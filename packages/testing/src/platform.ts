@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { OptionReader, TurnpikeError } from '@turnpike/core';
+import { CleanUp, OptionReader, TurnpikeError } from '@turnpike/core';
 import type { ClusterSite } from '@turnpike/core/spi';
 import { type BrokerCluster, type BrokerNode, startBrokers } from './broker.ts';
 import { type CertificateAuthority, type CertificateFiles, type CertificateRequest, certificateAuthority, writePrivate } from './certificates.ts';
@@ -84,15 +84,15 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
   const distribution = kafka ? await prepareKafka(say) : undefined;
   if (given) mkdirSync(given, { recursive: true, mode: 0o700 });
   const directory = given ?? mkdtempSync(path.join(tmpdir(), 'turnpike-'));
-  const stack = new AsyncDisposableStack();
-  if (!keep) stack.defer(() => rmSync(directory, { recursive: true, force: true }));
+  const cleanUp = new CleanUp();
+  if (!keep) cleanUp.defer(() => rmSync(directory, { recursive: true, force: true }));
   try {
     const certificates = await certificateAuthority();
     const server = await certificates.issue({ commonName: 'localhost', usage: 'server' });
-    const issuer = stack.use(await startIssuer({ certificate: server, tokenTtlSeconds }));
+    const issuer = cleanUp.use(await startIssuer({ certificate: server, tokenTtlSeconds }));
     say(`issuer      ${issuer.url}`);
     const registry =
-      registryUrl === undefined ? stack.use(await startRegistry({ certificate: server, writers: [ADMIN], verifyToken: (t) => issuer.verify(t) })) : undefined;
+      registryUrl === undefined ? cleanUp.use(await startRegistry({ certificate: server, writers: [ADMIN], verifyToken: (t) => issuer.verify(t) })) : undefined;
     say(`registry    ${registryUrl ?? registry?.url}`);
     // The issuer must answer before a broker starts: a refused JWKS connection is fatal to it.
     const brokers =
@@ -109,14 +109,14 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
         leftovers: keep ? undefined : directory,
       }));
     if (brokers) {
-      stack.defer(() => brokers.stop());
+      cleanUp.defer(() => brokers.stop());
       say(`kafka       ${brokers.nodes.map((n) => `127.0.0.1:${n.ports.mtls} (mTLS), 127.0.0.1:${n.ports.oauth} (OAuth)`).join('; ')}`);
     }
-    const platform = new LocalPlatform({ directory, certificates, issuer, registry, registryUrl: registryUrl ?? registry?.url ?? '', brokers, stack });
+    const platform = new LocalPlatform({ directory, certificates, issuer, registry, registryUrl: registryUrl ?? registry?.url ?? '', brokers, cleanUp });
     await platform.open();
     return platform;
   } catch (error) {
-    await stack.disposeAsync();
+    await cleanUp[Symbol.asyncDispose]();
     throw error;
   }
 }
@@ -128,7 +128,7 @@ interface Parts {
   readonly registry: EmbeddedRegistry | undefined;
   readonly registryUrl: string;
   readonly brokers: BrokerCluster | undefined;
-  readonly stack: AsyncDisposableStack;
+  readonly cleanUp: CleanUp;
 }
 
 /** Platforms that are open in this process: a signal closes them in order before it ends the process. */
@@ -206,7 +206,7 @@ class LocalPlatform implements Platform {
 
   [Symbol.asyncDispose](): Promise<void> {
     this.#closing ??= (async () => {
-      await this.#parts.stack.disposeAsync();
+      await this.#parts.cleanUp[Symbol.asyncDispose]();
       open.delete(this);
       if (open.size === 0) for (const signal of SIGNALS) process.off(signal, onSignal);
     })();
