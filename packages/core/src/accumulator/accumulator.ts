@@ -24,6 +24,8 @@ interface Queue {
   inFlight: readonly Entry[];
   /** Monotonic ms before which the quota has told it not to ask again. */
   heldUntil: number;
+  /** Lower than the option once the broker has found a batch too large for the topic. */
+  maxBatchBytes: number;
 }
 
 /** A driver with an accumulator in front: many single sends become few requests. Send at once if nothing is in flight for the lane, else
@@ -142,7 +144,7 @@ class Accumulator implements ProducerPort {
     const byPartition = this.#queues.get(topic) ?? [];
     const found = byPartition[partition];
     if (found) return found;
-    const queue: Queue = { topic, partition, waiting: [], inFlight: [], heldUntil: 0 };
+    const queue: Queue = { topic, partition, waiting: [], inFlight: [], heldUntil: 0, maxBatchBytes: this.#options.maxBatchBytes };
     byPartition[partition] = queue;
     this.#queues.set(topic, byPartition);
     return queue;
@@ -197,7 +199,7 @@ class Accumulator implements ProducerPort {
   #take(queue: Queue, now: number): readonly Entry[] {
     const { gate } = this.#context;
     const burst = gate.burst(queue.topic);
-    const maxBytes = Math.min(this.#options.maxBatchBytes, burst?.bytes ?? Number.POSITIVE_INFINITY);
+    const maxBytes = Math.min(queue.maxBatchBytes, burst?.bytes ?? Number.POSITIVE_INFINITY);
     const maxRecords = burst?.records ?? Number.POSITIVE_INFINITY;
     let count = 0;
     let bytes = 0;
@@ -240,12 +242,25 @@ class Accumulator implements ProducerPort {
         error: new TurnpikeError('INTERNAL', 'The transport gave no outcome for a batch; report this.', { written: 'unknown' }),
       };
       queue.inFlight = [];
+      if (outcome.error?.code === 'RECORD_TOO_LARGE' && entries.length > 1) {
+        this.#sendSmaller(queue, batch, entries);
+        continue;
+      }
       settled.push(this.#settle(batch, entries, outcome));
       this.#release(entries);
     }
-    this.#context.events.settled(settled, startedAtMs);
+    if (settled.length > 0) this.#context.events.settled(settled, startedAtMs);
     this.#resolveFlushes();
     this.#drain();
+  }
+
+  /** The topic takes smaller batches than the option says: the same records go again, in the same order, in batches of half the size; a record that is too large alone
+   *  fails alone. */
+  #sendSmaller(queue: Queue, batch: ProduceBatch, entries: readonly Entry[]): void {
+    this.#context.gate.refund(batch.topic, entries.length, batch.bytes);
+    queue.maxBatchBytes = Math.max(1, Math.floor(batch.bytes / 2));
+    queue.waiting = [...entries, ...queue.waiting];
+    this.#dirty.add(queue);
   }
 
   #settle(batch: ProduceBatch, entries: readonly Entry[], outcome: ProduceOutcome): SettledBatch {

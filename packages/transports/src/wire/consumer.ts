@@ -1,0 +1,414 @@
+import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
+import {
+  type AssignmentListener,
+  type CommitOffset,
+  type CompiledConsumerOptions,
+  type ConsumerPort,
+  type FetchedBatch,
+  type LinkContext,
+  pause,
+  type SeekTarget,
+  type TopicPartition,
+} from '@turnpike/core/spi';
+import { partitionKey } from './assignor.ts';
+import type { Connections } from './connections.ts';
+import { Coordinator } from './coordinator.ts';
+import { brokerError, isKafkaError } from './errors.ts';
+import { type FetchedPartition, fetchApi } from './fetch.ts';
+import { Membership } from './membership.ts';
+import type { Metadata } from './metadata.ts';
+import { listOffsets } from './offsets.ts';
+import { decodeBatches } from './record-batch.ts';
+
+/** One assigned partition, from its assignment to its revocation. */
+interface Position {
+  readonly tp: TopicPartition;
+  /** Where the next fetch begins; undefined = not known yet. */
+  offset: bigint | undefined;
+  /** Raised by a seek: a fetch that was sent before it is thrown away. */
+  version: number;
+  paused: boolean;
+  fetching: boolean;
+  queued: FetchedBatch[];
+  queuedBytes: number;
+}
+
+const RETRY_MS = 200;
+
+/** A group member's fetches: one loop for each broker that leads partitions of ours, each with a bounded amount read ahead. */
+export class WireConsumer implements ConsumerPort {
+  readonly #context: LinkContext;
+  readonly #metadata: Metadata;
+  readonly #connections: Connections;
+  readonly #options: CompiledConsumerOptions;
+  readonly #coordinator: Coordinator;
+  readonly #positions = new Map<string, Position>();
+  readonly #loops = new Map<number, Promise<void>>();
+  readonly #stop = new AbortController();
+  #listener: AssignmentListener | undefined;
+  #membership: Membership | undefined;
+  #queuedBytes = 0;
+  /** What a poll rejects with: the fetch gate's refusal. */
+  #refusal: TurnpikeError | undefined;
+  /** Wakes polls that wait for records, and loops that wait for room or partitions. */
+  #changed = Promise.withResolvers<void>();
+  #refreshed: Disposable | undefined;
+  #closing: Promise<void> | undefined;
+
+  constructor(context: LinkContext, metadata: Metadata, connections: Connections, options: CompiledConsumerOptions) {
+    this.#context = context;
+    this.#metadata = metadata;
+    this.#connections = connections;
+    this.#options = options;
+    this.#coordinator = new Coordinator(options.group, context, metadata, connections);
+  }
+
+  async subscribe(topics: readonly string[], listener: AssignmentListener): Promise<void> {
+    const { requestTimeoutMs } = this.#options;
+    this.#listener = listener;
+    await this.#metadata.require(topics);
+    // Asked first: it tells a refused group, and a cluster whose coordinator isn't ready yet, before a member exists.
+    await this.#coordinator.committed([], requestTimeoutMs);
+    this.#refreshed = this.#metadata.onRefresh(() => this.#ensureLoops());
+    this.#membership = new Membership({
+      context: this.#context,
+      coordinator: this.#coordinator,
+      metadata: this.#metadata,
+      options: this.#options,
+      topics,
+      listener: {
+        assigned: (tps) => this.#assigned(tps),
+        revoking: async (tps) => {
+          await listener.revoking(tps);
+          this.#drop(tps);
+        },
+        lost: (tps) => {
+          this.#drop(tps);
+          listener.lost(tps);
+        },
+        failed: (error) => listener.failed(error),
+      },
+    });
+    await this.#membership.start();
+  }
+
+  async poll(maxWaitMs: number, signal?: AbortSignal): Promise<readonly FetchedBatch[]> {
+    const { clock } = this.#context;
+    const until = clock.monotonic() + maxWaitMs;
+    for (;;) {
+      if (this.#refusal) throw this.#refusal;
+      const batches = this.#takeQueued();
+      const leftMs = until - clock.monotonic();
+      if (batches.length > 0 || leftMs <= 0 || signal?.aborted || this.#stop.signal.aborted) return batches;
+      await this.#changeWithin(leftMs, signal);
+    }
+  }
+
+  pause(partitions: readonly TopicPartition[]): void {
+    for (const tp of partitions) {
+      const position = this.#positions.get(partitionKey(tp));
+      if (position) position.paused = true;
+    }
+  }
+
+  resume(partitions: readonly TopicPartition[]): void {
+    for (const tp of partitions) {
+      const position = this.#positions.get(partitionKey(tp));
+      if (position) position.paused = false;
+    }
+    this.#wake();
+  }
+
+  async seek(tp: TopicPartition, target: SeekTarget): Promise<void> {
+    const position = this.#positions.get(partitionKey(tp));
+    if (!position)
+      throw new TurnpikeError('MEMBERSHIP_LOST', `${partitionKey(tp)} is not assigned to this member; seek after it was.`, {
+        ...tp,
+        group: this.#options.group,
+      });
+    this.#forget(position);
+    position.offset = undefined;
+    const { version } = position;
+    const [found] = await this.#listOffsets([tp], target);
+    // A later seek wins.
+    if (position.version !== version) return;
+    position.offset = found?.offset;
+    this.#wake();
+  }
+
+  async commit(offsets: readonly CommitOffset[]): Promise<void> {
+    const membership = this.#membership;
+    if (!membership) throw new TurnpikeError('MEMBERSHIP_LOST', `${this.#options.group}: not a member yet.`, { group: this.#options.group });
+    const sent = membership.member().generation;
+    try {
+      await this.#coordinator.commit(offsets, () => membership.member(), this.#options.requestTimeoutMs);
+    } catch (error) {
+      // The group went on to a new generation while the request was under way, and these partitions are still ours.
+      const moved = isKafkaError(error as TurnpikeError, 'ILLEGAL_GENERATION') && membership.member().generation > sent;
+      if (!moved || !offsets.every((o) => membership.owns(o))) throw error;
+      await this.#coordinator.commit(offsets, () => membership.member(), this.#options.requestTimeoutMs);
+    }
+  }
+
+  committed(partitions: readonly TopicPartition[]): Promise<readonly CommitOffset[]> {
+    return this.#coordinator.committed(partitions, this.#options.requestTimeoutMs);
+  }
+
+  endOffsets(partitions: readonly TopicPartition[]): Promise<readonly CommitOffset[]> {
+    return this.#listOffsets(partitions, 'end');
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#closing ??= (async () => {
+      this.#stop.abort();
+      this.#wake();
+      this.#refreshed?.[Symbol.dispose]();
+      await this.#membership?.leave();
+      await this.#connections[Symbol.asyncDispose](); // Ends the fetches and the join that wait at a broker.
+      await this.#membership?.ended();
+      await Promise.all(this.#loops.values());
+    })();
+    return this.#closing;
+  }
+
+  #assigned(partitions: readonly TopicPartition[]): void {
+    for (const tp of partitions)
+      this.#positions.set(partitionKey(tp), { tp, offset: undefined, version: 0, paused: false, fetching: false, queued: [], queuedBytes: 0 });
+    this.#listener?.assigned(partitions);
+    void this.#findPositions(partitions);
+  }
+
+  /** From the group's commits, else from where the options say. */
+  async #findPositions(partitions: readonly TopicPartition[]): Promise<void> {
+    const { group, requestTimeoutMs } = this.#options;
+    const { logger, clock } = this.#context;
+    const waiting = () => partitions.filter((tp) => this.#awaitsPosition(tp));
+    while (!this.#stop.signal.aborted && waiting().length > 0) {
+      try {
+        const asked = waiting();
+        const committed = await this.#coordinator.committed(asked, requestTimeoutMs);
+        const without = asked.filter((tp) => !committed.some((c) => partitionKey(c) === partitionKey(tp)));
+        const [first] = without;
+        if (first && this.#options.startAt === 'fail')
+          throw new TurnpikeError('OFFSET_OUT_OF_RANGE', `${partitionKey(first)}: ${group} has no committed offset and consumer.startAt is "fail".`, {
+            ...first,
+            group,
+          });
+        const started = without.length === 0 ? [] : await this.#listOffsets(without, this.#options.startAt === 'latest' ? 'end' : 'beginning');
+        this.#begin([...committed, ...started]);
+      } catch (error) {
+        const ours = asTurnpikeError(error, 'INTERNAL', `${group}: its offsets could not be read.`, { group });
+        if (this.#stop.signal.aborted) return;
+        if (!ours.retriable) return this.#listener?.failed(ours);
+        logger.debug('consumer.offsets_unavailable', { group, message: ours.message });
+        await pause(clock, RETRY_MS, this.#stop.signal);
+      }
+    }
+  }
+
+  #awaitsPosition(tp: TopicPartition): boolean {
+    const position = this.#positions.get(partitionKey(tp));
+    // A seek that came first has its own way to a position.
+    return position !== undefined && position.offset === undefined && position.version === 0;
+  }
+
+  #begin(offsets: readonly CommitOffset[]): void {
+    for (const { offset, ...tp } of offsets) {
+      const position = this.#positions.get(partitionKey(tp));
+      if (position && position.offset === undefined && position.version === 0) position.offset = offset;
+    }
+    this.#ensureLoops();
+    this.#wake();
+  }
+
+  #drop(partitions: readonly TopicPartition[]): void {
+    for (const tp of partitions) {
+      const position = this.#positions.get(partitionKey(tp));
+      if (position) this.#forget(position);
+      this.#positions.delete(partitionKey(tp));
+    }
+  }
+
+  /** What was read ahead of a position that is no longer the one. */
+  #forget(position: Position): void {
+    position.version++;
+    this.#queuedBytes -= position.queuedBytes;
+    position.queued = [];
+    position.queuedBytes = 0;
+    this.#wake();
+  }
+
+  #takeQueued(): readonly FetchedBatch[] {
+    const batches: FetchedBatch[] = [];
+    for (const position of this.#positions.values()) {
+      if (position.paused || position.queued.length === 0) continue;
+      batches.push(...position.queued);
+      this.#queuedBytes -= position.queuedBytes;
+      position.queued = [];
+      position.queuedBytes = 0;
+    }
+    if (batches.length > 0) this.#wake();
+    return batches;
+  }
+
+  /** A loop for each broker that leads one of our partitions; it ends when it leads none. */
+  #ensureLoops(): void {
+    for (const { tp } of this.#positions.values()) {
+      const leader = this.#metadata.leader(tp.topic, tp.partition);
+      if (leader < 0 || this.#loops.has(leader) || this.#stop.signal.aborted) continue;
+      this.#loops.set(leader, this.#fetchFrom(leader));
+    }
+  }
+
+  async #fetchFrom(leader: number): Promise<void> {
+    const { clock, logger } = this.#context;
+    while (!this.#stop.signal.aborted) {
+      const led = [...this.#positions.values()].filter(({ tp }) => this.#metadata.leader(tp.topic, tp.partition) === leader);
+      if (led.length === 0) {
+        this.#loops.delete(leader); // At once: the next assignment may come before this function's end is seen.
+        return;
+      }
+      try {
+        const { due, waitMs } = this.#due(led);
+        if (due.length === 0) await this.#changeWithin(waitMs);
+        else await this.#fetch(leader, due);
+      } catch (error) {
+        const ours = asTurnpikeError(error, 'INTERNAL', 'fetching failed.');
+        if (this.#stop.signal.aborted) return;
+        if (!ours.retriable) return this.#fail(ours);
+        logger.debug('consumer.fetch_failed', { broker: leader, message: ours.message });
+        await pause(clock, RETRY_MS, this.#stop.signal);
+        await this.#metadata.refresh().catch(() => {});
+        this.#ensureLoops();
+      }
+    }
+  }
+
+  /** The partitions to ask for now, and how long to wait where there are none: no permit, no fetch. */
+  #due(led: readonly Position[]): { readonly due: readonly Position[]; readonly waitMs: number } {
+    const { group, maxPrefetchBytes, maxPartitionFetchBytes } = this.#options;
+    const due: Position[] = [];
+    let waitMs = this.#options.requestTimeoutMs;
+    if (this.#queuedBytes >= maxPrefetchBytes) return { due, waitMs };
+    for (const position of led) {
+      if (position.offset === undefined || position.paused || position.fetching || position.queuedBytes >= maxPartitionFetchBytes) continue;
+      const heldMs = this.#context.fetchGate.permit(position.tp.topic, group);
+      if (heldMs > 0) waitMs = Math.min(waitMs, heldMs);
+      else due.push(position);
+    }
+    return { due, waitMs };
+  }
+
+  async #fetch(leader: number, due: readonly Position[]): Promise<void> {
+    const { clock, events } = this.#context;
+    const { group, fetchWaitMs, maxFetchBytes, maxPartitionFetchBytes, isolation } = this.#options;
+    const broker = this.#metadata.broker(leader);
+    if (!broker) throw new TurnpikeError('BROKER_UNAVAILABLE', `The broker ${leader} is not known at the moment.`, { retriable: true });
+    const asked = due.map((position) => ({ position, version: position.version, offset: position.offset as bigint }));
+    const fetchedAtMs = clock.now();
+    for (const { position } of asked) position.fetching = true;
+    try {
+      const response = await this.#connections.call(
+        broker,
+        'fetch',
+        fetchApi,
+        [
+          {
+            maxWaitMs: fetchWaitMs,
+            maxBytes: maxFetchBytes,
+            maxPartitionBytes: maxPartitionFetchBytes,
+            readCommitted: isolation === 'read_committed',
+            partitions: asked.map(({ position, offset }) => ({ topic: position.tp.topic, partition: position.tp.partition, offset })),
+          },
+        ],
+        { doing: 'fetch', group },
+      );
+      if (response.errorCode !== 0) throw brokerError(response.errorCode, { doing: 'fetch', group });
+      let stale: TurnpikeError | undefined;
+      for (const fetched of response.partitions) {
+        const question = asked.find(({ position: { tp } }) => tp.topic === fetched.topic && tp.partition === fetched.partition);
+        if (!question || question.position.version !== question.version) continue;
+        if (fetched.errorCode === 0) this.#arrived(question.position, question.offset, fetched, fetchedAtMs);
+        else stale = this.#refused(question.position, fetched) ?? stale;
+      }
+      if (response.throttleTimeMs > 0) {
+        events.throttled(leader, response.throttleTimeMs);
+        // The broker hears nothing from this connection meanwhile (KIP-219): a request would only run into its timeout.
+        await pause(clock, response.throttleTimeMs, this.#stop.signal);
+      }
+      if (stale) throw stale;
+    } finally {
+      for (const { position } of asked) position.fetching = false;
+    }
+  }
+
+  #arrived(position: Position, fetchOffset: bigint, fetched: FetchedPartition, fetchedAtMs: number): void {
+    const { topic, partition } = position.tp;
+    const bytes = fetched.records.length;
+    if (bytes === 0) return;
+    const aborted = this.#options.isolation === 'read_committed' ? fetched.aborted : [];
+    const { records, nextOffset } = decodeBatches(fetched.records, { topic, partition, fetchOffset }, aborted);
+    if (nextOffset === undefined) return;
+    this.#context.fetchGate.charge(topic, this.#options.group, records.length, bytes);
+    position.offset = nextOffset;
+    position.queued.push({ topic, partition, records, nextOffset, highWatermark: fetched.highWatermark, bytes, fetchedAtMs });
+    position.queuedBytes += bytes;
+    this.#queuedBytes += bytes;
+    this.#wake();
+  }
+
+  /** An error for one partition; returned where fresh metadata may mend it. */
+  #refused(position: Position, { errorCode }: FetchedPartition): TurnpikeError | undefined {
+    const { topic, partition } = position.tp;
+    const { group } = this.#options;
+    const error = brokerError(errorCode, { doing: `consume ${topic}`, topic, partition, group, principal: this.#context.identity.principal });
+    if (error.code === 'OFFSET_OUT_OF_RANGE' && this.#options.startAt !== 'fail') {
+      const target = this.#options.startAt === 'latest' ? 'end' : 'beginning';
+      this.#context.logger.warn('consumer.offset_reset', { topic, partition, group, from: String(position.offset), to: target });
+      void this.#reset(position, target);
+      return undefined;
+    }
+    if (!error.retriable) this.#fail(error);
+    return error.retriable ? error : undefined;
+  }
+
+  async #reset(position: Position, target: SeekTarget): Promise<void> {
+    while (!this.#stop.signal.aborted && this.#positions.get(partitionKey(position.tp)) === position) {
+      try {
+        return await this.seek(position.tp, target);
+      } catch (error) {
+        if (!(error as TurnpikeError).retriable) return this.#fail(error as TurnpikeError);
+        await pause(this.#context.clock, RETRY_MS, this.#stop.signal);
+      }
+    }
+  }
+
+  #fail(error: TurnpikeError): void {
+    if (this.#stop.signal.aborted) return;
+    this.#refusal ??= error;
+    this.#listener?.failed(error);
+    this.#wake();
+  }
+
+  #listOffsets(partitions: readonly TopicPartition[], target: SeekTarget): Promise<readonly CommitOffset[]> {
+    const parts = {
+      context: this.#context,
+      metadata: this.#metadata,
+      connections: this.#connections,
+      readCommitted: this.#options.isolation === 'read_committed',
+    };
+    return listOffsets(parts, partitions, target, this.#options.requestTimeoutMs);
+  }
+
+  #wake(): void {
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers();
+  }
+
+  async #changeWithin(ms: number, signal: AbortSignal = this.#stop.signal): Promise<void> {
+    const over = new AbortController();
+    const either = AbortSignal.any([over.signal, signal]);
+    await Promise.race([this.#changed.promise, pause(this.#context.clock, ms, either)]);
+    over.abort();
+  }
+}

@@ -1,0 +1,110 @@
+import { type API, findCoordinatorV4, offsetCommitV8, offsetFetchV8 } from '@platformatic/kafka';
+import { asTurnpikeError, type TurnpikeError } from '@turnpike/core';
+import { type CommitOffset, type LinkContext, pause, type TopicPartition } from '@turnpike/core/spi';
+import type { Address, Connections, Purpose } from './connections.ts';
+import { brokerError, isKafkaError, responseIn, type Where } from './errors.ts';
+import type { Metadata } from './metadata.ts';
+
+const GROUP = 0;
+const BACKOFF_MS = 100;
+
+/** The broker that keeps one group: found, remembered, found again when it has moved. */
+export class Coordinator {
+  readonly group: string;
+  readonly #context: LinkContext;
+  readonly #metadata: Metadata;
+  readonly #connections: Connections;
+  #address: Promise<Address> | undefined;
+
+  constructor(group: string, context: LinkContext, metadata: Metadata, connections: Connections) {
+    this.group = group;
+    this.#context = context;
+    this.#metadata = metadata;
+    this.#connections = connections;
+  }
+
+  /** One request to the coordinator. Rejects with our error; after one that says that it has moved, or that it is gone, the next call looks for it again. */
+  async call<Args extends unknown[], R>(purpose: Purpose, api: API<Args, R>, args: Args, doing: string): Promise<R> {
+    const where: Where = { doing, group: this.group, principal: this.#context.identity.principal };
+    try {
+      return await this.#connections.call(await this.#find(), purpose, api, args, where);
+    } catch (error) {
+      const ours = asTurnpikeError(error, 'INTERNAL', doing);
+      if (ours.code === 'BROKER_UNAVAILABLE') this.#address = undefined;
+      throw ours;
+    }
+  }
+
+  /** As call(), again and again until the deadline, while the error may pass. */
+  async persist<Args extends unknown[], R>(
+    purpose: Purpose,
+    api: API<Args, R>,
+    args: () => Args,
+    { doing, forMs, signal }: { readonly doing: string; readonly forMs: number; readonly signal?: AbortSignal },
+  ): Promise<R> {
+    const { clock } = this.#context;
+    const until = clock.monotonic() + forMs;
+    for (;;) {
+      try {
+        return await this.call(purpose, api, args(), doing);
+      } catch (error) {
+        const ours = error as TurnpikeError;
+        const passes = ours.retriable || isKafkaError(ours, 'REBALANCE_IN_PROGRESS');
+        if (!passes || signal?.aborted || clock.monotonic() + BACKOFF_MS >= until) throw ours;
+        await pause(clock, BACKOFF_MS, signal);
+      }
+    }
+  }
+
+  async commit(offsets: readonly CommitOffset[], member: () => { readonly id: string; readonly generation: number }, forMs: number): Promise<void> {
+    const topics = [...Map.groupBy(offsets, (o) => o.topic)].map(([name, of]) => ({
+      name,
+      partitions: of.map((o) => ({
+        partitionIndex: o.partition,
+        committedOffset: o.offset,
+        committedLeaderEpoch: o.leaderEpoch ?? -1,
+        committedMetadata: o.metadata ?? '',
+      })),
+    }));
+    const args = (): Parameters<typeof offsetCommitV8.createRequest> => [this.group, member().generation, member().id, null as unknown as string, topics];
+    await this.persist('offsets', offsetCommitV8.api, args, { doing: `commit offsets of the group ${this.group}`, forMs });
+  }
+
+  /** null = all partitions that have one. */
+  async committed(partitions: readonly TopicPartition[] | null, forMs: number): Promise<readonly CommitOffset[]> {
+    const topics = partitions && [...Map.groupBy(partitions, (tp) => tp.topic)].map(([name, of]) => ({ name, partitionIndexes: of.map((tp) => tp.partition) }));
+    const args = (): Parameters<typeof offsetFetchV8.createRequest> => [[{ groupId: this.group, memberEpoch: -1, topics }], true];
+    const { groups } = await this.persist('offsets', offsetFetchV8.api, args, { doing: `read the committed offsets of the group ${this.group}`, forMs });
+    return groups.flatMap((g) =>
+      g.topics.flatMap((t) =>
+        t.partitions.flatMap((p) => (p.committedOffset < 0n ? [] : [{ topic: t.name, partition: p.partitionIndex, offset: p.committedOffset }])),
+      ),
+    );
+  }
+
+  #find(): Promise<Address> {
+    this.#address ??= this.#ask().catch((error: unknown) => {
+      this.#address = undefined;
+      throw error;
+    });
+    return this.#address;
+  }
+
+  async #ask(): Promise<Address> {
+    const where: Where = { doing: `find the coordinator of the group ${this.group}`, group: this.group, principal: this.#context.identity.principal };
+    let last: unknown;
+    for (const address of this.#metadata.addresses()) {
+      try {
+        const { coordinators } = await this.#connections.call(address, 'offsets', findCoordinatorV4.api, [GROUP, [this.group]], where);
+        const [found] = coordinators;
+        if (found) return { host: found.host, port: found.port };
+      } catch (error) {
+        const answer = responseIn<Awaited<ReturnType<typeof findCoordinatorV4.api.async>>>(error)?.coordinators[0];
+        if (answer) throw brokerError(answer.errorCode, where, answer.errorMessage);
+        last = error;
+        if (!asTurnpikeError(error, 'INTERNAL', where.doing).retriable) throw error;
+      }
+    }
+    throw last;
+  }
+}

@@ -1,0 +1,209 @@
+import { metadataV12 } from '@platformatic/kafka';
+import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
+import { type LinkContext, pause } from '@turnpike/core/spi';
+import type { Address, Connections } from './connections.ts';
+import { brokerError, responseIn } from './errors.ts';
+
+export interface PartitionMetadata {
+  readonly partition: number;
+  /** -1 = none at the moment. */
+  readonly leader: number;
+  readonly replicas: readonly number[];
+  readonly isr: readonly number[];
+}
+
+export interface TopicMetadata {
+  readonly name: string;
+  readonly id: string;
+  readonly internal: boolean;
+  readonly partitions: readonly PartitionMetadata[];
+}
+
+export interface BrokerAddress extends Address {
+  readonly id: number;
+  readonly rack?: string;
+}
+
+type Response = Awaited<ReturnType<typeof metadataV12.api.async>>;
+/** A topic that was created a moment ago may not be known to every broker yet. */
+const UNKNOWN_TOPIC_PATIENCE_MS = 1_500;
+const RETRY_MS = 100;
+
+/** Where brokers and leaders are, as one identity may see it. */
+export class Metadata {
+  readonly #context: LinkContext;
+  readonly #connections: Connections;
+  readonly #bootstrap: readonly Address[];
+  readonly #topics = new Map<string, TopicMetadata>();
+  readonly #listeners = new Set<() => void>();
+  readonly #maxAgeMs: number;
+  #brokers = new Map<number, BrokerAddress>();
+  #refreshing: { readonly names: ReadonlySet<string>; readonly done: Promise<ReadonlyMap<string, TurnpikeError>> } | undefined;
+  #timer: Disposable | undefined;
+  #closed = false;
+  clusterId: string | undefined;
+  controller = -1;
+
+  constructor(context: LinkContext, connections: Connections, maxAgeMs: number) {
+    this.#context = context;
+    this.#connections = connections;
+    this.#maxAgeMs = maxAgeMs;
+    this.#bootstrap = context.cluster.bootstrap.map(parseAddress);
+    this.#schedule();
+  }
+
+  topic(name: string): TopicMetadata | undefined {
+    return this.#topics.get(name);
+  }
+
+  leader(topic: string, partition: number): number {
+    return this.#topics.get(topic)?.partitions[partition]?.leader ?? -1;
+  }
+
+  broker(id: number): BrokerAddress | undefined {
+    return this.#brokers.get(id);
+  }
+
+  brokers(): readonly BrokerAddress[] {
+    return [...this.#brokers.values()];
+  }
+
+  /** Any broker: those known, then the bootstrap addresses. */
+  addresses(): readonly Address[] {
+    const known = this.brokers();
+    const isKnown = (a: Address) => known.some((k) => k.host === a.host && k.port === a.port);
+    return [...known, ...this.#bootstrap.filter((a) => !isKnown(a))];
+  }
+
+  /** Called after each refresh. */
+  onRefresh(listener: () => void): Disposable {
+    this.#listeners.add(listener);
+    return { [Symbol.dispose]: () => this.#listeners.delete(listener) };
+  }
+
+  /** Makes these topics known and keeps them fresh. Rejects with AUTHORIZATION_FAILED, TOPIC_UNKNOWN, BROKER_UNAVAILABLE. */
+  async require(names: readonly string[]): Promise<void> {
+    const { clock } = this.#context;
+    const until = clock.monotonic() + UNKNOWN_TOPIC_PATIENCE_MS;
+    for (;;) {
+      const missing = names.filter((n) => !this.#topics.has(n));
+      if (missing.length === 0) return;
+      const errors = await this.refresh(missing);
+      const error = missing.map((n) => errors.get(n)).find((e) => e !== undefined);
+      if (error === undefined) continue;
+      if (!error.retriable || clock.monotonic() >= until) throw error;
+      await pause(clock, RETRY_MS);
+    }
+  }
+
+  /** Asks a broker for these topics and those known; several callers share one request. What could not be had is in the answer. */
+  async refresh(names: readonly string[] = []): Promise<ReadonlyMap<string, TurnpikeError>> {
+    while (this.#refreshing) {
+      const { names: asked, done } = this.#refreshing;
+      const errors = await done;
+      if (names.every((n) => asked.has(n))) return errors;
+    }
+    const asked = new Set([...names, ...this.#topics.keys()]);
+    const done = this.#ask([...asked]).finally(() => {
+      this.#refreshing = undefined;
+    });
+    this.#refreshing = { names: asked, done };
+    return done;
+  }
+
+  /** All topics that this identity may see. */
+  async list(): Promise<readonly string[]> {
+    const response = await this.#request(null);
+    return response.topics.flatMap((t) => (t.errorCode === 0 && t.name ? [t.name] : []));
+  }
+
+  /** Without keeping them. */
+  async describe(names: readonly string[]): Promise<{ readonly topics: readonly TopicMetadata[]; readonly errors: ReadonlyMap<string, TurnpikeError> }> {
+    const response = await this.#request(names);
+    const topics: TopicMetadata[] = [];
+    const errors = new Map<string, TurnpikeError>();
+    for (const topic of response.topics) {
+      const name = topic.name ?? '';
+      if (topic.errorCode === 0) topics.push(topicOf(name, topic));
+      else errors.set(name, brokerError(topic.errorCode, { doing: `see ${name}`, topic: name, principal: this.#context.identity.principal, written: 'no' }));
+    }
+    return { topics, errors };
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#timer?.[Symbol.dispose]();
+    this.#listeners.clear();
+  }
+
+  async #ask(names: readonly string[]): Promise<ReadonlyMap<string, TurnpikeError>> {
+    const { topics, errors } = await this.describe(names);
+    for (const topic of topics) this.#topics.set(topic.name, topic);
+    for (const listener of this.#listeners) listener();
+    return errors;
+  }
+
+  async #request(names: readonly string[] | null): Promise<Response> {
+    let last: unknown;
+    for (const address of this.addresses()) {
+      try {
+        return this.#learn(await this.#from(address, names));
+      } catch (error) {
+        const ours = asTurnpikeError(error, 'INTERNAL', 'metadata');
+        if (!ours.retriable) throw ours;
+        last = ours;
+      }
+    }
+    throw last ?? new TurnpikeError('CONFIG_INVALID', `The cluster ${this.#context.cluster.name} has no address in its descriptor.`);
+  }
+
+  async #from(address: Address, names: readonly string[] | null): Promise<Response> {
+    try {
+      return await this.#connections.call(address, 'metadata', metadataV12.api, [names as string[], false, false], {
+        doing: 'ask for its metadata',
+        written: 'no',
+      });
+    } catch (error) {
+      const response = responseIn<Response>(error);
+      if (response === undefined) throw error;
+      return response;
+    }
+  }
+
+  #learn(response: Response): Response {
+    const { cluster } = this.#context;
+    const id = response.clusterId ?? undefined;
+    if (cluster.id !== undefined && id !== cluster.id)
+      throw new TurnpikeError(
+        'CLUSTER_MISMATCH',
+        `The descriptor of ${cluster.name} names the cluster ${cluster.id}, but ${id} answers at ${cluster.bootstrap.join(', ')}. Check TURNPIKE_CLUSTERS: nothing was sent.`,
+        { cluster: cluster.name, written: 'no' },
+      );
+    this.clusterId = id;
+    this.controller = response.controllerId;
+    this.#brokers = new Map(response.brokers.map((b) => [b.nodeId, { id: b.nodeId, host: b.host, port: b.port, ...(b.rack ? { rack: b.rack } : {}) }]));
+    return response;
+  }
+
+  #schedule(): void {
+    this.#timer = this.#context.clock.after(this.#maxAgeMs, () => {
+      void this.refresh()
+        .catch((error: unknown) => this.#context.logger.debug('metadata.refresh_failed', { message: (error as Error).message }))
+        .finally(() => {
+          if (!this.#closed) this.#schedule();
+        });
+    });
+  }
+}
+
+function topicOf(name: string, topic: Response['topics'][number]): TopicMetadata {
+  const partitions: PartitionMetadata[] = [];
+  for (const p of topic.partitions)
+    partitions[p.partitionIndex] = { partition: p.partitionIndex, leader: p.leaderId, replicas: p.replicaNodes, isr: p.isrNodes };
+  return { name, id: topic.topicId, internal: topic.isInternal, partitions };
+}
+
+function parseAddress(text: string): Address {
+  const at = text.lastIndexOf(':');
+  return { host: text.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(text.slice(at + 1)) };
+}
