@@ -26,6 +26,8 @@ export interface WireOptions {
 
 const RETRY_MS = 200;
 const ADMIN_TIMEOUT_MS = 20_000;
+/** Any broker can answer for the cluster: one that is slow is left for the next. */
+const METADATA_TIMEOUT_MS = 4_000;
 
 /** The default transport: TypeScript all the way to the socket, over @platformatic/kafka's connections and codecs. Needs Apache Kafka 3.3 or newer.
  *  @throws TurnpikeError CONFIG_INVALID. */
@@ -51,7 +53,7 @@ export function wireTransport(options: WireOptions = {}): Transport {
 
 async function openLink(context: LinkContext, metadataMaxAgeMs: number): Promise<Link> {
   const { clock, cluster, connectTimeoutMs } = context;
-  const connections = new Connections(context, () => ADMIN_TIMEOUT_MS);
+  const connections = new Connections(context, (purpose) => (purpose === 'metadata' ? METADATA_TIMEOUT_MS : ADMIN_TIMEOUT_MS));
   const metadata = new Metadata(context, connections, metadataMaxAgeMs);
   const link = new WireLink(context, connections, metadata);
   const until = clock.monotonic() + connectTimeoutMs;

@@ -77,7 +77,7 @@ export function wireAdmin(context: LinkContext, metadata: Metadata, connections:
     let last: TurnpikeError | undefined;
     for (const address of metadata.addresses()) {
       try {
-        return await connections.call(address, 'metadata', api, args, where);
+        return await connections.call(address, 'admin', api, args, where);
       } catch (error) {
         const response = responseIn<R>(error);
         if (response !== undefined && itemised(response)) return response;
@@ -193,7 +193,7 @@ export function wireAdmin(context: LinkContext, metadata: Metadata, connections:
     async listGroups() {
       await metadata.refresh();
       const lists = await Promise.all(
-        metadata.brokers().map((broker) => connections.call(broker, 'metadata', listGroupsV4.api, [[], []], { doing: 'list groups', principal })),
+        metadata.brokers().map((broker) => connections.call(broker, 'admin', listGroupsV4.api, [[], []], { doing: 'list groups', principal })),
       );
       return [...new Set(lists.flatMap((l) => l.groups.map((g) => g.groupId)))].sort();
     },

@@ -10,7 +10,7 @@ export interface Address {
 }
 
 /** A broker answers a connection's requests in order, so what may wait long at the broker (a fetch, a join) has a connection of its own. */
-export type Purpose = 'produce' | 'fetch' | 'group' | 'offsets' | 'metadata';
+export type Purpose = 'produce' | 'fetch' | 'group' | 'offsets' | 'metadata' | 'admin';
 
 type SendArguments<R> = Parameters<typeof Connection.prototype.send<R>>;
 

@@ -9,6 +9,7 @@ import { encodeBatch, type ProducerState } from './record-batch.ts';
 /** How the wait between two tries of a batch grows, in ms. */
 const BACKOFF_MS = { first: 50, most: 1_000 };
 const MAX_EPOCH = 32_767;
+const TOO_LATE = new TurnpikeError('BROKER_UNAVAILABLE', 'The broker did not answer before the delivery timeout.', { retriable: true });
 
 /** A batch on its way: what is kept of it between tries. */
 interface Attempt {
@@ -131,7 +132,7 @@ export class WireProduceDriver implements ProduceDriver {
     let connection: Awaited<ReturnType<Connections['get']>>;
     try {
       for (const attempt of attempts) attempt.bytes ??= await this.#encode(attempt.batch);
-      connection = await this.#connections.get(broker, 'produce', where);
+      connection = await this.#before(attempts, this.#connections.get(broker, 'produce', where));
     } catch (error) {
       for (const attempt of attempts) this.#failed(attempt, asTurnpikeError(error, 'INTERNAL', 'the batch could not be sent.'));
       return;
@@ -140,7 +141,12 @@ export class WireProduceDriver implements ProduceDriver {
     await this.#unthrottled(leader);
     try {
       for (const attempt of attempts) attempt.attempts++;
-      const response = await this.#connections.request(connection, produce, [acks === 'all' ? -1 : acks, requestTimeoutMs, dataOf(attempts)], where);
+      const request = this.#connections.request(connection, produce, [acks === 'all' ? -1 : acks, requestTimeoutMs, dataOf(attempts)], where);
+      const response = await this.#before(attempts, request).catch((error: unknown) => {
+        // A late answer must find nobody: the batch's fate is settled without it.
+        if (error === TOO_LATE) void connection.close().catch(() => {});
+        throw error;
+      });
       if (acks === 0) for (const attempt of attempts) attempt.outcome = { baseOffset: -1n, attempts: attempt.attempts };
       else this.#settle(leader, attempts, response);
     } catch (error) {
@@ -151,6 +157,22 @@ export class WireProduceDriver implements ProduceDriver {
           attempt.maybeWritten = true;
           this.#failed(attempt, asTurnpikeError(error, 'INTERNAL', 'the request failed.'));
         }
+    }
+  }
+
+  /** The first deadline among the batches bounds the wait. */
+  async #before<T>(attempts: readonly Attempt[], work: Promise<T>): Promise<T> {
+    const { clock } = this.#context;
+    const leftMs = Math.min(...attempts.map((a) => a.batch.deadlineMs)) - clock.monotonic();
+    const done = new AbortController();
+    const late = pause(clock, Math.max(leftMs, 0), done.signal).then(() => {
+      if (!done.signal.aborted) throw TOO_LATE;
+      return work;
+    });
+    try {
+      return await Promise.race([work, late]);
+    } finally {
+      done.abort();
     }
   }
 
@@ -230,8 +252,9 @@ export class WireProduceDriver implements ProduceDriver {
     }
     if (left.every((a) => a.outcome !== undefined)) return;
     await pause(clock, backoffMs, this.#closed.signal);
-    const topics = new Set(left.filter((a) => a.outcome === undefined).map((a) => a.batch.topic));
-    await this.#metadata.refresh([...topics]).catch(() => {}); // It is asked again at the next try.
+    const waiting = left.filter((a) => a.outcome === undefined);
+    const refreshed = this.#metadata.refresh([...new Set(waiting.map((a) => a.batch.topic))]);
+    await this.#before(waiting, refreshed).catch(() => {}); // It is asked again at the next try.
   }
 
   async #encode(batch: ProduceBatch): Promise<Buffer> {
