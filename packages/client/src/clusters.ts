@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
 import type { ClusterDescriptor, ClusterRef, Identity } from '@turnpike/core/spi';
+import { LOCAL_ENVIRONMENT } from '@turnpike/policy';
 
 const HINT = 'the platform injects it as TURNPIKE_CLUSTERS (turnpike dev writes one for the local platform).';
 
@@ -18,8 +19,11 @@ export async function readDescriptors(source: string | readonly ClusterDescripto
   return list.map((d, i) => checked(d, `${source}: [${i}]`));
 }
 
-/** The addresses for this identity's kind. @throws TurnpikeError CONFIG_INVALID. */
-export function clusterFor(name: string, descriptors: readonly ClusterDescriptor[], identity: Identity): ClusterRef {
+/** The addresses for this identity's kind @throws TurnpikeError CONFIG_INVALID. */
+export function clusterFor(
+  name: string,
+  { environment, descriptors, identity }: { readonly environment: string; readonly descriptors: readonly ClusterDescriptor[]; readonly identity: Identity },
+): ClusterRef {
   const descriptor = descriptors.find((d) => d.name === name);
   if (!descriptor) {
     const known = descriptors.map((d) => d.name).join(', ') || 'none';
@@ -30,6 +34,13 @@ export function clusterFor(name: string, descriptors: readonly ClusterDescriptor
     throw new TurnpikeError(
       'CONFIG_INVALID',
       `The cluster ${name} has no ${identity.kind} listener in its descriptor; use another kind of identity, or ask the platform team for the listener.`,
+      { cluster: name },
+    );
+  const elsewhere = environment === LOCAL_ENVIRONMENT ? bootstrap.find((address) => !/^(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+$/.test(address)) : undefined;
+  if (elsewhere !== undefined)
+    throw new TurnpikeError(
+      'CONFIG_INVALID',
+      `The environment ${LOCAL_ENVIRONMENT} takes grants that anybody can sign, so it reaches only this machine, and ${elsewhere} (cluster ${name}) isn't on it. Set TURNPIKE_ENV to the cluster's environment.`,
       { cluster: name },
     );
   return { name, bootstrap, ...(descriptor.primary.id ? { id: descriptor.primary.id } : {}) };

@@ -45,7 +45,7 @@ interface Opening {
 }
 
 async function openClusters(service: ServiceContract, opening: Opening): Promise<Map<string, ClusterConnection>> {
-  const { settings, identity, grant, cleanUp } = opening;
+  const { settings, environment, identity, grant, cleanUp } = opening;
   const { clock, logger, onQuota: onExceeded } = settings;
   const transport = settings.transport ?? wireTransport();
   const produced = Object.values(service.produces);
@@ -59,7 +59,7 @@ async function openClusters(service: ServiceContract, opening: Opening): Promise
       const gates = quotaGates({ claims, cluster: name, clock, logger, onExceeded });
       const connection = await ClusterConnection.open(
         {
-          cluster: clusterFor(name, descriptors, identity),
+          cluster: clusterFor(name, { environment, descriptors, identity }),
           transport,
           identity,
           clientId: settings.clientId ?? service.name,

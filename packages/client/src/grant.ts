@@ -1,6 +1,6 @@
 import { TurnpikeError } from '@turnpike/core';
 import type { GrantClaims, Identity } from '@turnpike/core/spi';
-import { fileGrant } from '@turnpike/policy';
+import { developmentKey, fileGrant, LOCAL_ENVIRONMENT } from '@turnpike/policy';
 import type { ServiceContract } from './generated.ts';
 import type { Settings } from './settings.ts';
 
@@ -19,7 +19,8 @@ export async function resolveGrant(service: ServiceContract, environment: string
       );
     return fileGrant({
       path: settings.grant,
-      rootKeys: service.rootKeys,
+      // Anybody can sign with the development key: it counts in the environment that reaches loopback only.
+      rootKeys: environment === LOCAL_ENVIRONMENT ? [...service.rootKeys, developmentKey.publicJwk] : service.rootKeys,
       audience: environment,
       principal: identity.principal,
       clock: settings.clock,

@@ -1,5 +1,6 @@
 export { type AccessOptions, type Action, accessPolicy, type Refusal, type RefusalCount } from './access.ts';
 export { checkClaims } from './claims.ts';
+export { developmentKey, LOCAL_ENVIRONMENT } from './development-key.ts';
 export { type FileGrantOptions, fileGrant, type GrantSource } from './file-grant.ts';
 export {
   decodeGrant,

@@ -1,0 +1,138 @@
+import { isMap, isScalar, isSeq, type LineCounter, type Node, type Pair } from 'yaml';
+import type { Location, Problem } from './problems.ts';
+
+export interface Source {
+  readonly file: string;
+  readonly lines: LineCounter;
+  readonly problems: Problem[];
+}
+
+/** A place in a YAML document that is read by what is expected there. What is wrong becomes a problem with its place, and reading goes on. */
+export class Reader {
+  readonly path: string;
+  readonly #node: Node | null | undefined;
+  readonly #source: Source;
+  /** Where to point when there is nothing here. */
+  readonly #parent: Node | undefined;
+  readonly #asked = new Set<string>();
+
+  constructor(node: Node | null | undefined, source: Source, path = '', parent?: Node) {
+    this.#node = node;
+    this.#source = source;
+    this.path = path;
+    this.#parent = parent;
+  }
+
+  get exists(): boolean {
+    return this.#node !== undefined && this.#node !== null && !(isScalar(this.#node) && this.#node.value === null);
+  }
+
+  get at(): Location {
+    const offset = (this.#node ?? this.#parent)?.range?.[0] ?? 0;
+    const { line, col } = this.#source.lines.linePos(offset);
+    return { file: this.#source.file, line, column: col };
+  }
+
+  problem(message: string): void {
+    this.#source.problems.push({ ...this.at, path: this.path, message });
+  }
+
+  get(key: string): Reader {
+    this.#asked.add(key);
+    const pair = this.#pairs().find((p) => keyOf(p) === key);
+    return new Reader(pair?.value as Node | null | undefined, this.#source, this.path ? `${this.path}.${key}` : key, this.#node ?? this.#parent);
+  }
+
+  /** Call last: a misspelt key is a problem, never ignored. */
+  end(): void {
+    for (const pair of this.#pairs()) {
+      const key = keyOf(pair);
+      if (this.#asked.has(key)) continue;
+      const child = new Reader(pair.key as Node, this.#source, this.path ? `${this.path}.${key}` : key);
+      child.problem(`is not known here; there are ${[...this.#asked].join(', ')}.`);
+    }
+  }
+
+  isMap(): boolean {
+    if (isMap(this.#node)) return true;
+    this.problem(this.exists ? 'must be a mapping (key: value).' : 'is missing.');
+    return false;
+  }
+
+  entries(): (readonly [string, Reader])[] {
+    if (!this.exists) return [];
+    if (!this.isMap()) return [];
+    return this.#pairs().map((pair) => [keyOf(pair), this.get(keyOf(pair))] as const);
+  }
+
+  list(): Reader[] {
+    if (!this.exists) return [];
+    if (!isSeq(this.#node)) {
+      this.problem('must be a list.');
+      return [];
+    }
+    return this.#node.items.map((item, i) => new Reader(item as Node, this.#source, `${this.path}[${i}]`));
+  }
+
+  string(): string | undefined {
+    const value = this.#scalar();
+    if (typeof value === 'string' && value !== '') return value;
+    if (value !== undefined) this.problem(`is ${JSON.stringify(value)}; it must be a text that is not empty.`);
+    return undefined;
+  }
+
+  /** As string(), and a problem where there is nothing. */
+  requiredString(what: string): string {
+    if (!this.exists) this.problem(`is missing; give ${what}.`);
+    return this.string() ?? '';
+  }
+
+  strings(): string[] {
+    return this.list().flatMap((item) => item.string() ?? []);
+  }
+
+  integer(bounds: { readonly min: number; readonly max?: number }): number | undefined {
+    const value = this.#scalar();
+    if (value === undefined) return undefined;
+    const { min, max = Number.MAX_SAFE_INTEGER } = bounds;
+    if (typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max) return value;
+    this.problem(`is ${JSON.stringify(value)}; it must be a whole number ${bounds.max === undefined ? `of at least ${min}` : `from ${min} to ${max}`}.`);
+    return undefined;
+  }
+
+  oneOf<T extends string>(allowed: readonly T[], fallback: T): T {
+    const value = this.#scalar();
+    if (value === undefined) return fallback;
+    if (allowed.includes(value as T)) return value as T;
+    this.problem(`is ${JSON.stringify(value)}; it must be one of ${allowed.join(', ')}.`);
+    return fallback;
+  }
+
+  /** A text that `parse` understands; undefined = it doesn't. */
+  parsed<T>(parse: (text: string) => T | undefined, example: string): T | undefined {
+    const value = this.#scalar();
+    if (value === undefined) return undefined;
+    const parsed = parse(String(value));
+    if (parsed === undefined) this.problem(`is ${JSON.stringify(value)}; write it as ${example}.`);
+    return parsed;
+  }
+
+  /** A scalar of any kind, as text. */
+  text(): string | undefined {
+    const value = this.#scalar();
+    return value === undefined ? undefined : String(value);
+  }
+
+  #scalar(): unknown {
+    if (!this.exists) return undefined;
+    if (isScalar(this.#node)) return this.#node.value;
+    this.problem('must be a single value.');
+    return undefined;
+  }
+
+  #pairs(): readonly Pair[] {
+    return isMap(this.#node) ? this.#node.items : [];
+  }
+}
+
+const keyOf = (pair: Pair): string => String(isScalar(pair.key) ? pair.key.value : pair.key);
