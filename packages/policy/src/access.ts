@@ -37,7 +37,7 @@ export function topicVerdict(claims: GrantClaims, cluster: string, topic: string
   return listed?.ops.includes(op) ? 'allowed' : (listed?.mode ?? claims.mode);
 }
 
-export function groupVerdict(claims: GrantClaims, group: string): Verdict {
+function groupVerdict(claims: GrantClaims, group: string): Verdict {
   return claims.groups.includes(group) ? 'allowed' : claims.mode;
 }
 

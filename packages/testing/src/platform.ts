@@ -65,7 +65,7 @@ export interface Platform extends AsyncDisposable {
   environment(name: string, kind: 'mtls' | 'oauth'): Promise<Record<string, string>>;
 }
 
-export const ADMIN = 'platform-admin';
+const ADMIN = 'platform-admin';
 
 /** Starts the local platform. @throws TurnpikeError PLATFORM_UNAVAILABLE (no Java, no Kafka, a broker that doesn't start), CONFIG_INVALID. */
 export async function startPlatform(options: PlatformOptions = {}): Promise<Platform> {

@@ -16,7 +16,7 @@ import type {
 import type { Reader } from './reader.ts';
 import { bytesPerSecond, durationMs, recordsPerSecond } from './units.ts';
 
-export const API_VERSION = 'turnpike.dev/v1alpha1';
+const API_VERSION = 'turnpike.dev/v1alpha1';
 const KINDS = ['Topic', 'Service', 'Cluster'] as const;
 const LEVELS: readonly CompatibilityLevel[] = ['NONE', 'BACKWARD', 'BACKWARD_TRANSITIVE', 'FORWARD', 'FORWARD_TRANSITIVE', 'FULL', 'FULL_TRANSITIVE'];
 const ROOT_KEYS_FILE = 'turnpike.root-keys.json';
