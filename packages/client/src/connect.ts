@@ -50,7 +50,7 @@ async function openClusters(service: ServiceContract, opening: Opening): Promise
   const transport = settings.transport ?? wireTransport();
   const produced = Object.values(service.produces);
   const names = [...new Set([...produced, ...Object.values(service.consumes).map((c) => c.topic)].map((t) => t.cluster))];
-  const descriptors = await descriptorsOf(names, transport, settings);
+  const descriptors = await descriptorsOf(transport, settings);
   const telemetry = telemetryOf(settings, service.name);
   const serdes = serdesOf(idsOf(transport, opening));
   const opened = await Promise.allSettled(
@@ -59,7 +59,7 @@ async function openClusters(service: ServiceContract, opening: Opening): Promise
       const gates = quotaGates({ claims, cluster: name, clock, logger, onExceeded });
       const connection = await ClusterConnection.open(
         {
-          cluster: clusterFor(name, { environment, descriptors, identity }),
+          cluster: descriptors ? clusterFor(name, { environment, descriptors, identity }) : { name, bootstrap: [] },
           transport,
           identity,
           clientId: settings.clientId ?? service.name,
@@ -85,9 +85,10 @@ async function openClusters(service: ServiceContract, opening: Opening): Promise
   return new Map(opened.map((o) => (o as PromiseFulfilledResult<readonly [string, ClusterConnection]>).value));
 }
 
-async function descriptorsOf(names: readonly string[], transport: Transport, settings: Settings): Promise<readonly ClusterDescriptor[]> {
+/** undefined = none are needed: the memory transport reaches nobody. */
+async function descriptorsOf(transport: Transport, settings: Settings): Promise<readonly ClusterDescriptor[] | undefined> {
   if (settings.clusters !== undefined) return readDescriptors(settings.clusters);
-  if (transport.name === 'memory') return names.map((name) => ({ name, epoch: 0, primary: { id: '', bootstrap: {} } }));
+  if (transport.name === 'memory') return undefined;
   throw new TurnpikeError('CONFIG_INVALID', 'No cluster descriptors: set TURNPIKE_CLUSTERS to their file; the platform injects it (locally: turnpike dev).');
 }
 

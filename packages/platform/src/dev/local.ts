@@ -1,7 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { CleanUp, TurnpikeError } from '@turnpike/core';
-import type { ClusterDescriptor } from '@turnpike/core/spi';
+import type { AdminPort, ClusterDescriptor } from '@turnpike/core/spi';
 import { mtlsIdentity } from '@turnpike/identity';
 import { developmentKey, LOCAL_ENVIRONMENT } from '@turnpike/policy';
 import { registryClient } from '@turnpike/schema';
@@ -14,6 +14,8 @@ import type { Manifest, ServiceResource } from '../manifest/model.ts';
 export interface LocalInit {
   readonly platform: Platform;
   readonly manifests: readonly Manifest[];
+  /** Administration of a cluster elsewhere, such as a memory cluster's; then no descriptors are written. Default: the platform's own brokers. */
+  readonly admin?: AdminPort;
   /** Where grants, descriptors and variables go; made with mode 0700. */
   readonly folder: string;
   readonly onProgress?: (line: string) => void;
@@ -29,15 +31,11 @@ export interface LocalService {
 }
 
 /** Applies manifests to a local platform and issues the grants of their services, signed with the development key: what the platform team's pipeline does elsewhere. */
-export async function prepareLocal({ platform, manifests, folder, onProgress = () => {} }: LocalInit): Promise<readonly LocalService[]> {
-  const site = platform.cluster;
-  if (!site) throw new TurnpikeError('CONFIG_INVALID', 'The local platform was started without Kafka; start it with it.');
+export async function prepareLocal(init: LocalInit): Promise<readonly LocalService[]> {
+  const { platform, manifests, folder } = init;
   mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const clustersFile = path.join(folder, 'clusters.json');
-  const names = [...new Set(manifests.flatMap((m) => [...m.topics, ...m.imported.topics].map((t) => t.cluster)))];
-  const descriptors: ClusterDescriptor[] = names.map((name) => ({ name, epoch: 1, primary: site }));
-  writeFileSync(clustersFile, `${JSON.stringify(descriptors, null, 2)}\n`);
-  await applyAll({ platform, manifests, folder, onProgress });
+  const clustersFile = writeDescriptors(init);
+  await applyAll(init);
   const services: LocalService[] = [];
   for (const manifest of manifests)
     for (const service of manifest.services)
@@ -45,12 +43,23 @@ export async function prepareLocal({ platform, manifests, folder, onProgress = (
   return services;
 }
 
-async function applyAll({ platform, manifests, onProgress = () => {} }: LocalInit): Promise<void> {
+/** Every logical cluster is the one that is there. */
+function writeDescriptors({ platform, manifests, folder, admin }: LocalInit): string | undefined {
+  if (admin) return undefined;
+  const site = platform.cluster;
+  if (!site) throw new TurnpikeError('CONFIG_INVALID', 'The local platform was started without Kafka; start it with it.');
+  const names = [...new Set(manifests.flatMap((m) => [...m.topics, ...m.imported.topics].map((t) => t.cluster)))];
+  const descriptors: ClusterDescriptor[] = names.map((name) => ({ name, epoch: 1, primary: site }));
+  const file = path.join(folder, 'clusters.json');
+  writeFileSync(file, `${JSON.stringify(descriptors, null, 2)}\n`);
+  return file;
+}
+
+async function applyAll({ platform, manifests, admin: given, onProgress = () => {} }: LocalInit): Promise<void> {
   await using cleanUp = new CleanUp();
   const identity = cleanUp.use(await mtlsIdentity(platform.admin.mtls));
   const bootstrap = platform.cluster?.bootstrap.mtls ?? [];
-  // Every logical cluster is the one that is there.
-  const { admin } = cleanUp.use(await openAdmin({ name: LOCAL_ENVIRONMENT, bootstrap, id: platform.cluster?.id ?? '' }, identity));
+  const admin = given ?? cleanUp.use(await openAdmin({ name: LOCAL_ENVIRONMENT, bootstrap, id: platform.cluster?.id ?? '' }, identity)).admin;
   const registry = registryClient({ url: platform.registryUrl, http: identity.http });
   for (const manifest of manifests) await applyManifest(manifest, { environment: LOCAL_ENVIRONMENT, admin: () => admin, registry, onChange: onProgress });
 }
@@ -58,7 +67,7 @@ async function applyAll({ platform, manifests, onProgress = () => {} }: LocalIni
 async function writeService(
   manifest: Manifest,
   service: ServiceResource,
-  { platform, folder, clustersFile }: { readonly platform: Platform; readonly folder: string; readonly clustersFile: string },
+  { platform, folder, clustersFile }: { readonly platform: Platform; readonly folder: string; readonly clustersFile: string | undefined },
 ): Promise<LocalService> {
   const [grant] = await issueGrants(manifest, service, {
     environment: LOCAL_ENVIRONMENT,
@@ -76,7 +85,7 @@ async function writeService(
   const env = {
     TURNPIKE_ENV: LOCAL_ENVIRONMENT,
     TURNPIKE_GRANT: grantFile,
-    TURNPIKE_CLUSTERS: clustersFile,
+    ...(clustersFile === undefined ? {} : { TURNPIKE_CLUSTERS: clustersFile }),
     ...(await platform.environment(grant.principal, service.identity)),
   };
   const envFile = path.join(folder, `${service.name}.env`);
