@@ -1,9 +1,12 @@
 // What each `npm run COMMAND` does, as steps that run one after another until one fails.
-import { readdirSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 
 const typescript = (version) => ['node', `node_modules/${version}/bin/tsc`, '-p', 'tsconfig.json'];
 const check = () => [['biome', 'check', '--error-on-warnings', '.'], typescript('typescript'), typescript('typescript7'), ['knip']];
+
+/** What a command is asked for that there isn't: exit code 2, before anything is installed or built. */
+export class Usage extends Error {}
 
 export const commands = {
   test: ({ args }) => [...(args.length > 0 ? [] : check()), ['vitest', 'run', ...args]],
@@ -13,13 +16,16 @@ export const commands = {
   build: () => [['node', 'scripts/build.mjs', '--force']],
   quickstart: ({ args }) => [['node', 'examples/flights/quickstart.ts', ...args]],
   prove: ({ args: [name, ...rest], root }) => {
-    const proofs = readdirSync(path.join(root, 'test', 'proofs'))
-      .filter((f) => f.endsWith('.ts'))
-      .map((f) => f.slice(0, -3));
-    if (!proofs.includes(name)) {
-      console.error(`There is no proof ${name ?? ''}. There are: ${proofs.join(', ') || 'none yet'}.`);
-      process.exit(2);
-    }
-    return [['node', `test/proofs/${name}.ts`, ...rest]];
+    const proofs = proofsIn(path.join(root, 'test', 'proofs'));
+    if (proofs.includes(name)) return [['node', `test/proofs/${name}.ts`, ...rest]];
+    throw new Usage(
+      `${name === undefined ? 'Say which proof: npm run prove -- NAME' : `There is no proof ${name}`}. There are: ${proofs.join(', ') || 'none yet'}.`,
+    );
   },
 };
+
+function proofsIn(folder) {
+  if (!existsSync(folder)) return [];
+  const files = readdirSync(folder).filter((file) => file.endsWith('.ts'));
+  return files.map((file) => path.basename(file, '.ts')).sort();
+}

@@ -1,6 +1,7 @@
 // Installs and builds what the other commands need, says what it does, and does nothing when all is there.
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import process from 'node:process';
 import { staleBuild } from './stale.mjs';
@@ -24,6 +25,7 @@ export async function setup({ root, say, quiet }) {
       }),
       'pnpm install',
     );
+    writeFileSync(stamp(root), lockfile(root));
   }
   const node = nodeOf(root);
   const stale = staleBuild(root);
@@ -45,11 +47,15 @@ export async function setup({ root, say, quiet }) {
   return node;
 }
 
-/** The lockfile that is installed is the one that is checked in. */
+/** What was installed is told by content: a checkout touches files without changing them. */
+const stamp = (root) => path.join(root, 'node_modules', '.turnpike-setup');
+const lockfile = (root) =>
+  createHash('sha256')
+    .update(readFileSync(path.join(root, 'pnpm-lock.yaml')))
+    .digest('hex');
+
 function installed(root) {
-  const lock = path.join(root, 'pnpm-lock.yaml');
-  const done = path.join(root, 'node_modules', '.modules.yaml');
-  return existsSync(done) && existsSync(path.join(root, 'node_modules', '.bin', 'tsup')) && statSync(done).mtimeMs >= statSync(lock).mtimeMs;
+  return existsSync(stamp(root)) && readFileSync(stamp(root), 'utf8') === lockfile(root) && existsSync(path.join(root, 'node_modules', '.bin', 'tsup'));
 }
 
 /** The workspace's own Node on Linux, else the one at hand if it is new enough. */
