@@ -27,7 +27,7 @@ export interface Measured {
   n: number;
 }
 
-export const CLUSTER = 'local';
+const CLUSTER = 'local';
 const text = JSON.stringify({
   type: 'record',
   name: 'Measured',
@@ -43,7 +43,7 @@ type Consumes = Readonly<Record<string, { topic: TopicContract<Measured, Measure
 export type MeasuredKafka = Kafka<Produces, Consumes>;
 
 /** A contract as `turnpike generate` would make it, with topics of one event type. */
-export function measuredTopic(name: string): TopicContract<Measured, Measured, string> {
+function measuredTopic(name: string): TopicContract<Measured, Measured, string> {
   const schema = { subject: `${name}-value`, sha256: fingerprint(text) };
   return {
     name,
