@@ -53,6 +53,8 @@ export class GroupConsumer implements AssignmentListener {
   #running: Promise<void> | undefined;
   #commits: Promise<void> = Promise.resolve();
   #commitTimer: Disposable | undefined;
+  /** There while the handlers have to catch up before more is polled. */
+  #changed: PromiseWithResolvers<void> | undefined;
 
   constructor(layers: ConsumeLayers) {
     this.#layers = layers;
@@ -72,6 +74,7 @@ export class GroupConsumer implements AssignmentListener {
   async close(): Promise<void> {
     this.#stop.abort();
     for (const lane of this.#lanes.values()) lane.stopped = true;
+    this.#changed?.resolve();
     await this.#running?.catch(() => {});
     await this.#layers.port[Symbol.asyncDispose]();
   }
@@ -93,7 +96,8 @@ export class GroupConsumer implements AssignmentListener {
   async revoking(partitions: readonly TopicPartition[]): Promise<void> {
     const lanes = partitions.flatMap((tp) => this.#lanes.get(laneKey(tp)) ?? []);
     await this.#drain(lanes);
-    for (const tp of partitions) this.#lanes.delete(laneKey(tp));
+    for (const lane of lanes) if (this.#lanes.get(laneKey(lane)) === lane) this.#lanes.delete(laneKey(lane));
+    this.#changed?.resolve();
   }
 
   lost(partitions: readonly TopicPartition[]): void {
@@ -101,9 +105,11 @@ export class GroupConsumer implements AssignmentListener {
       const lane = this.#lanes.get(laneKey(tp));
       if (!lane) continue;
       lane.stopped = true;
+      lane.lost = true;
       lane.abort.abort(new TurnpikeError('MEMBERSHIP_LOST', `${tp.topic}/${tp.partition} was taken over by another member.`, tp));
       this.#lanes.delete(laneKey(tp));
     }
+    this.#changed?.resolve();
   }
 
   failed(error: TurnpikeError): void {
@@ -115,9 +121,12 @@ export class GroupConsumer implements AssignmentListener {
     const names = [...topics.keys()];
     for (const topic of names) access.consume(topic, options.group);
     try {
-      await port.subscribe(names, this);
+      await this.#subscribe(names);
       this.#scheduleCommit();
-      while (!this.#stop.signal.aborted) await this.#poll();
+      while (!this.#stop.signal.aborted) {
+        if (this.#queuedBytes() < options.maxPrefetchBytes) await this.#poll();
+        else await this.#room();
+      }
     } catch (error) {
       this.#fail(asTurnpikeError(error, 'INTERNAL', `${options.group}: the consumer stopped.`, { group: options.group }));
     }
@@ -126,6 +135,29 @@ export class GroupConsumer implements AssignmentListener {
     await port[Symbol.asyncDispose]();
     this.#lanes.clear();
     if (this.#failure) throw this.#failure;
+  }
+
+  /** Joining waits for the other members, who may take long to give up their partitions; closing doesn't wait for it. */
+  async #subscribe(topics: readonly string[]): Promise<void> {
+    const { signal } = this.#stop;
+    const closed = Promise.withResolvers<void>();
+    const onAbort = () => closed.resolve();
+    signal.addEventListener('abort', onAbort);
+    const joined = this.#layers.port.subscribe(topics, this);
+    joined.catch(() => {}); // Of interest only while somebody waits for it.
+    await Promise.race([joined, closed.promise]).finally(() => signal.removeEventListener('abort', onAbort));
+  }
+
+  #queuedBytes(): number {
+    let bytes = 0;
+    for (const lane of this.#lanes.values()) bytes += lane.queuedBytes;
+    return bytes;
+  }
+
+  /** Resolves when a record has been handled, or a partition given up; membership goes on meanwhile, it isn't tied to polling. */
+  #room(): Promise<void> {
+    this.#changed = Promise.withResolvers();
+    return this.#changed.promise;
   }
 
   async #poll(): Promise<void> {
@@ -146,13 +178,14 @@ export class GroupConsumer implements AssignmentListener {
     if (!lane || lane.stopped || this.#stop.signal.aborted) return; // Revoked since it was fetched: another member reads it.
     telemetry.received(batch.topic, batch.partition, options.group, batch.records, batch.fetchedAtMs);
     lane.push(batch);
-    if (!lane.paused && lane.queuedRecords > options.maxQueuedRecords) {
+    if (!lane.paused && (lane.queuedRecords > options.maxQueuedRecords || lane.queuedBytes > options.maxPartitionFetchBytes)) {
       lane.paused = true;
       port.pause([lane]);
     }
-    lane.working ??= this.#work(lane).finally(() => {
-      lane.working = undefined;
-    });
+    if (lane.working) return;
+    const over = Promise.withResolvers<void>();
+    lane.working = over.promise;
+    void this.#work(lane).finally(over.resolve);
   }
 
   async #work(lane: Lane): Promise<void> {
@@ -163,13 +196,18 @@ export class GroupConsumer implements AssignmentListener {
         // Past its deadline the partition is somebody else's: this progress must not be committed.
         if (!handled || lane.abort.signal.aborted) return;
         lane.done(record);
-        if (lane.paused && lane.queuedRecords <= options.maxQueuedRecords / 2 && !lane.stopped) {
+        this.#changed?.resolve();
+        const caughtUp = lane.queuedRecords <= options.maxQueuedRecords / 2 && lane.queuedBytes <= options.maxPartitionFetchBytes / 2;
+        if (lane.paused && caughtUp && !lane.stopped) {
           lane.paused = false;
           port.resume([lane]);
         }
       }
     } catch (error) {
       this.#fail(error as TurnpikeError);
+    } finally {
+      // In the same turn in which the lane was found empty: a batch that comes in the next one must start it again.
+      lane.working = undefined;
     }
   }
 
@@ -280,7 +318,7 @@ export class GroupConsumer implements AssignmentListener {
 
   async #commitNow(lanes: readonly Lane[]): Promise<void> {
     const { port, telemetry, clock, logger, options } = this.#layers;
-    const due = lanes.filter((lane) => lane.uncommitted);
+    const due = lanes.filter((lane) => lane.uncommitted && !lane.lost);
     if (due.length === 0) return;
     const offsets = due.map((lane) => ({ topic: lane.topic, partition: lane.partition, offset: lane.handled as bigint }));
     const startedAtMs = clock.now();
@@ -301,5 +339,6 @@ export class GroupConsumer implements AssignmentListener {
     this.#failure ??= error;
     for (const lane of this.#lanes.values()) lane.stopped = true;
     this.#stop.abort();
+    this.#changed?.resolve();
   }
 }

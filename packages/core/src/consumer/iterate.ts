@@ -4,26 +4,38 @@ import type { ConsumedEvent, GroupConsumer } from './consumer.ts';
 export async function* iterate(consumer: GroupConsumer): AsyncGenerator<ConsumedEvent, void, undefined> {
   const waiting: { event: ConsumedEvent; done: () => void }[] = [];
   let notify = () => {};
-  const ended = consumer
-    .run(
-      (event) =>
-        new Promise<void>((done) => {
-          waiting.push({ event, done });
-          notify();
-        }),
-    )
-    .then(() => 'ended' as const);
-  ended.catch(() => notify());
+  let end: { readonly error?: unknown } | undefined;
+  const running = consumer.run(
+    (event) =>
+      new Promise<void>((done) => {
+        waiting.push({ event, done });
+        notify();
+      }),
+  );
+  const over = (how: { readonly error?: unknown }) => {
+    end = how;
+    notify();
+  };
+  running.then(
+    () => over({}),
+    (error: unknown) => over({ error }),
+  );
   try {
     for (;;) {
-      const arrived = new Promise<'arrived'>((resolve) => {
-        notify = () => resolve('arrived');
-      });
       const head = waiting.shift();
       if (head) {
         yield head.event;
         head.done();
-      } else if ((await Promise.race([arrived, ended])) === 'ended') return;
+        continue;
+      }
+      if (end) {
+        if ('error' in end) throw end.error;
+        return;
+      }
+      // Not a race against the run's own promise: each round would leave a reaction on it for as long as the consumer lives.
+      await new Promise<void>((resolve) => {
+        notify = resolve;
+      });
     }
   } finally {
     // What is in hand or waits is neither handled nor awaited: the drain ends at once.

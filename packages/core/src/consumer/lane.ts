@@ -1,5 +1,8 @@
 import type { FetchedBatch, InboundRecord, TopicPartition } from '../spi/transport.ts';
 
+/** What a record that waits costs beside its bytes. */
+const RECORD_OVERHEAD = 256;
+
 export const laneKey = (tp: TopicPartition): string => `${tp.topic}/${tp.partition}`;
 
 /** One assigned partition: what was fetched and waits for the handler, and how far the handler has come. */
@@ -13,9 +16,13 @@ export class Lane {
   paused = false;
   /** No more records are handed out: revoked, closing, or failed. */
   stopped = false;
-  /** Resolves when the record in the handler is done. */
+  /** Taken over by another member: nothing of it may be committed. */
+  lost = false;
+  /** Resolves when the record in the handler is done; undefined = none is. */
   working: Promise<void> | undefined;
   queuedRecords = 0;
+  /** In memory, decompressed. */
+  queuedBytes = 0;
   readonly #batches: { readonly batch: FetchedBatch; at: number }[] = [];
 
   constructor(tp: TopicPartition) {
@@ -26,6 +33,7 @@ export class Lane {
   push(batch: FetchedBatch): void {
     this.#batches.push({ batch, at: 0 });
     this.queuedRecords += batch.records.length;
+    for (const record of batch.records) this.queuedBytes += sizeOf(record);
   }
 
   /** The next record to handle; passes over batches that hold only control records or aborted ones. */
@@ -45,6 +53,7 @@ export class Lane {
     if (head === undefined) return;
     head.at++;
     this.queuedRecords--;
+    this.queuedBytes -= sizeOf(record);
     const last = head.at === head.batch.records.length;
     this.handled = last ? head.batch.nextOffset : record.offset + 1n;
     if (last) this.#batches.shift();
@@ -54,3 +63,5 @@ export class Lane {
     return this.handled !== undefined && this.handled !== this.committed;
   }
 }
+
+const sizeOf = (record: InboundRecord): number => RECORD_OVERHEAD + (record.key?.length ?? 0) + (record.value?.length ?? 0);
