@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import { TurnpikeError } from '@turnpike/core';
 import type { Clock, Logger } from '@turnpike/core/spi';
@@ -12,39 +13,46 @@ export async function readIdentityFile(path: string, what: string): Promise<stri
   }
 }
 
-/** A private key that others may read is everybody's. */
-export async function warnIfReadableByOthers(path: string, what: string, logger: Logger): Promise<void> {
-  const { mode } = await stat(path);
-  if ((mode & 0o077) !== 0) logger.warn('identity.file_mode', { path, what, mode: `0${(mode & 0o777).toString(8)}`, remedy: `chmod 600 ${path}` });
+/** The first certificate of a PEM text. @throws TurnpikeError IDENTITY_INVALID. */
+export function certificateOf(pem: string, path: string, what: string): X509Certificate {
+  try {
+    return new X509Certificate(pem);
+  } catch (cause) {
+    throw new TurnpikeError('IDENTITY_INVALID', `${what}: ${path} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----).`, { cause, path });
+  }
 }
 
-/** Calls `changed` when the content behind a path is another one; follows symlinks, which Kubernetes swaps. */
+/** A secret that others may read is everybody's. PostgreSQL's rule: its owner alone, or root's with its group, which is what Kubernetes mounts under an `fsGroup`. */
+export async function warnIfReadableByOthers(path: string, what: string, logger: Logger): Promise<void> {
+  const { mode, uid } = await stat(path);
+  if ((mode & (uid === 0 ? 0o037 : 0o077)) === 0) return;
+  const remedy = `chmod 600 ${path}; on Kubernetes, defaultMode: 0400 for its volume`;
+  logger.warn('identity.file_mode', { path, what, mode: `0${(mode & 0o777).toString(8)}`, remedy });
+}
+
+/** Calls `changed` when the content behind a path may be another one; follows symlinks, which Kubernetes swaps. Once at the first look too, for what changed since the files were read;
+ *  and again at each look until it says that it has taken in what is there: what isn't valid yet may be in a moment. */
 export function watchFiles(
   paths: readonly string[],
-  options: { readonly clock: Clock; readonly everyMs: number; readonly changed: () => Promise<void> },
+  options: { readonly clock: Clock; readonly everyMs: number; readonly changed: () => Promise<'taken' | 'refused'> },
 ): Disposable {
   const { clock, everyMs, changed } = options;
   let stopped = false;
   let timer: Disposable | undefined;
   let seen: string | undefined;
-  const stamp = async () =>
-    (
-      await Promise.all(
-        paths.map((p) =>
-          stat(p).then(
-            (s) => `${s.ino}:${s.size}:${s.mtimeMs}`,
-            () => 'gone',
-          ),
-        ),
-      )
-    ).join(' ');
+  const stamp = async () => {
+    const stats = await Promise.all(paths.map((p) => stat(p).catch(() => undefined)));
+    return stats.map((s) => (s ? `${s.ino}:${s.size}:${s.mtimeMs}` : 'gone')).join(' ');
+  };
   const look = async () => {
     const now = await stamp();
-    if (!stopped && seen !== undefined && now !== seen) await changed();
-    seen = now;
+    if (!stopped && now !== seen) seen = (await changed()) === 'taken' ? now : undefined;
+    schedule();
+  };
+  const schedule = () => {
     if (!stopped) timer = clock.after(everyMs, () => void look());
   };
-  void look();
+  schedule();
   return {
     [Symbol.dispose]() {
       stopped = true;

@@ -55,12 +55,12 @@ export function exchange(url: URL, request: HttpRequest, tls: TlsMaterial | unde
       headers: { ...headers, ...(body === undefined ? {} : { 'content-length': String(Buffer.byteLength(body)) }) },
       ...(url.protocol === 'https:' ? { minVersion: 'TLSv1.2', ...tls } : {}),
     };
-    const sent = (url.protocol === 'https:' ? https : http).request(url, options, (response) => {
+    const answered = (response: http.IncomingMessage) => {
       const chunks: Buffer[] = [];
       let bytes = 0;
       response.on('data', (chunk: Buffer) => {
         bytes += chunk.length;
-        if (bytes > MAX_RESPONSE_BYTES) sent.destroy(new Error(`the answer is larger than ${MAX_RESPONSE_BYTES} bytes`));
+        if (bytes > MAX_RESPONSE_BYTES) response.destroy(new Error(`the answer is larger than ${MAX_RESPONSE_BYTES} bytes`));
         else chunks.push(chunk);
       });
       response.on('error', fail);
@@ -72,9 +72,14 @@ export function exchange(url: URL, request: HttpRequest, tls: TlsMaterial | unde
           body: Buffer.concat(chunks).toString('utf8'),
         });
       });
-    });
-    sent.on('error', fail);
-    sent.end(body);
+    };
+    try {
+      const sent = (url.protocol === 'https:' ? https : http).request(url, options, answered);
+      sent.on('error', fail);
+      sent.end(body);
+    } catch (cause) {
+      fail(cause); // Node throws at once where TLS material or a header can't be used.
+    }
   });
 }
 

@@ -1,8 +1,9 @@
-import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { createPrivateKey, type KeyObject, type X509Certificate } from 'node:crypto';
 import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
 import { type Clock, type Identity, type Logger, silentLogger, systemClock, type TlsMaterial } from '@turnpike/core/spi';
-import { readIdentityFile, warnIfReadableByOthers, watchFiles } from './files.ts';
+import { certificateOf, readIdentityFile, warnIfReadableByOthers, watchFiles } from './files.ts';
 import { httpPort } from './http.ts';
+import { tellAll } from './listeners.ts';
 
 export interface MtlsOptions {
   /** PEM with the authorities that brokers, issuer and registry are verified against (TURNPIKE_TLS_CA). */
@@ -43,6 +44,7 @@ class MtlsIdentity implements Identity, AsyncDisposable {
   constructor(options: MtlsOptions, clock: Clock, logger: Logger, loaded: Loaded) {
     this.#loaded = loaded;
     this.principal = loaded.principal;
+    let trouble = ''; // Told last, so that a lasting trouble is told once.
     const reload = async () => {
       try {
         const next = await load(options, clock);
@@ -51,13 +53,14 @@ class MtlsIdentity implements Identity, AsyncDisposable {
             'PRINCIPAL_MISMATCH',
             `${options.certFile} is now ${next.principal}'s, not ${this.principal}'s; a process keeps its principal. Restart it for another.`,
           );
-        if (next.material.cert === this.#loaded.material.cert && next.material.ca === this.#loaded.material.ca) return;
-        this.#loaded = next;
-        logger.info('identity.rotated', { principal: this.principal, notAfter: next.notAfter.toISOString() });
-        for (const listener of this.#listeners) listener();
+        trouble = '';
+        if (next.material.cert !== this.#loaded.material.cert || next.material.ca !== this.#loaded.material.ca) this.#rotate(next, logger);
+        return 'taken';
       } catch (error) {
         const { code, message } = asTurnpikeError(error, 'IDENTITY_INVALID', 'the new certificate could not be read');
-        logger.warn('identity.rotation_refused', { code, message, keeping: this.#loaded.notAfter.toISOString() });
+        if (message !== trouble) logger.warn('identity.rotation_refused', { code, message, keepingUntil: this.#loaded.notAfter.toISOString() });
+        trouble = message;
+        return 'refused';
       }
     };
     this.#watch = watchFiles([options.caFile, options.certFile, options.keyFile], { clock, everyMs: options.pollMs ?? 5000, changed: reload });
@@ -83,6 +86,12 @@ class MtlsIdentity implements Identity, AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#watch[Symbol.dispose]();
   }
+
+  #rotate(next: Loaded, logger: Logger): void {
+    this.#loaded = next;
+    logger.info('identity.rotated', { principal: this.principal, notAfter: next.notAfter.toISOString() });
+    tellAll(this.#listeners, logger);
+  }
 }
 
 async function load({ caFile, certFile, keyFile }: MtlsOptions, clock: Clock): Promise<Loaded> {
@@ -91,16 +100,17 @@ async function load({ caFile, certFile, keyFile }: MtlsOptions, clock: Clock): P
     readIdentityFile(certFile, 'TURNPIKE_TLS_CERT'),
     readIdentityFile(keyFile, 'TURNPIKE_TLS_KEY'),
   ]);
-  certificate(ca, caFile, 'TURNPIKE_TLS_CA');
-  const leaf = certificate(cert, certFile, 'TURNPIKE_TLS_CERT');
-  let privateKey: ReturnType<typeof createPrivateKey>;
+  certificateOf(ca, caFile, 'TURNPIKE_TLS_CA');
+  const leaf = certificateOf(cert, certFile, 'TURNPIKE_TLS_CERT');
+  let privateKey: KeyObject;
   try {
     privateKey = createPrivateKey(key);
   } catch {
     // Not kept as the cause: OpenSSL's error may quote the key.
-    throw new TurnpikeError('IDENTITY_INVALID', `TURNPIKE_TLS_KEY: ${keyFile} is no private key in PEM form. Mount the key that belongs to ${certFile}.`, {
-      path: keyFile,
-    });
+    const remedy = key.includes('ENCRYPTED')
+      ? 'is encrypted. Mount it without a passphrase.'
+      : `is no private key in PEM form. Mount the key that belongs to ${certFile}.`;
+    throw new TurnpikeError('IDENTITY_INVALID', `TURNPIKE_TLS_KEY: ${keyFile} ${remedy}`, { path: keyFile });
   }
   if (!leaf.checkPrivateKey(privateKey))
     throw new TurnpikeError(
@@ -115,18 +125,10 @@ async function load({ caFile, certFile, keyFile }: MtlsOptions, clock: Clock): P
   if (now < notBefore.getTime())
     throw new TurnpikeError(
       'IDENTITY_INVALID',
-      `The certificate ${certFile} is not valid before ${notBefore.toISOString()}; it is ${new Date(now).toISOString()} here. Check this machine's clock.`,
+      `The certificate ${certFile} is not valid before ${notBefore.toISOString()}, which lies ahead of this machine's clock. Correct the clock, or wait.`,
       { path: certFile },
     );
   return { material: { ca, cert, key }, principal: principalOf(leaf), notAfter };
-}
-
-function certificate(pem: string, file: string, what: string): X509Certificate {
-  try {
-    return new X509Certificate(pem);
-  } catch (cause) {
-    throw new TurnpikeError('IDENTITY_INVALID', `${what}: ${file} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----).`, { cause, path: file });
-  }
 }
 
 /** Node prints one attribute a line, in the order of the certificate; RFC 2253, which a broker sees, prints them reversed. */

@@ -1,9 +1,11 @@
 import { inspect } from 'node:util';
 import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
 import { type Clock, type Identity, type Logger, silentLogger, systemClock, type TlsMaterial, type Token } from '@turnpike/core/spi';
-import { decodeJwt, importJWK, importPKCS8, SignJWT } from 'jose';
-import { readIdentityFile, warnIfReadableByOthers } from './files.ts';
-import { exchange, httpPort, isLoopback } from './http.ts';
+import { decodeJwt } from 'jose';
+import { certificateOf, readIdentityFile, warnIfReadableByOthers, watchFiles } from './files.ts';
+import { httpPort, isLoopback } from './http.ts';
+import { tellAll } from './listeners.ts';
+import { type AssertionAlgorithm, shown, TokenEndpoint, withoutCode } from './token-endpoint.ts';
 
 export interface OAuthOptions {
   /** The issuer's token endpoint (TURNPIKE_TOKEN_URL); https, or on this machine. */
@@ -12,47 +14,63 @@ export interface OAuthOptions {
   readonly clientId: string;
   /** A file with the client's secret, sent by client_secret_basic (TURNPIKE_CLIENT_SECRET_FILE). */
   readonly clientSecretFile?: string;
-  /** Instead: a file with its private key, PKCS#8 PEM or JWK, for private_key_jwt (RFC 7523; TURNPIKE_CLIENT_KEY_FILE). */
+  /** Instead: a file with its private key, PEM or JWK, for private_key_jwt (RFC 7523; TURNPIKE_CLIENT_KEY_FILE). */
   readonly privateKeyFile?: string;
-  /** Of the assertion. Default "ES256". */
-  readonly assertionAlgorithm?: 'ES256' | 'RS256' | 'EdDSA';
+  /** Of the assertion. Default: what the key is for: ES256, ES384 or ES512 by its curve, RS256, EdDSA. */
+  readonly assertionAlgorithm?: AssertionAlgorithm;
   /** TURNPIKE_SCOPE. */
   readonly scope?: string;
   /** TURNPIKE_AUDIENCE, sent as `audience`. */
   readonly audience?: string;
-  /** PEM with the authorities that issuer, brokers and registry are verified against (TURNPIKE_TLS_CA). Default: Node's. */
+  /** PEM with the authorities that issuer, brokers and registry are verified against (TURNPIKE_TLS_CA); watched like the files of mtlsIdentity(). Default: Node's. */
   readonly caFile?: string;
+  /** How often that file is looked at, in ms (> 0). Default 5_000. */
+  readonly pollMs?: number;
+  /** How long the issuer may take to answer, in ms (> 0). Default 10_000. */
+  readonly timeoutMs?: number;
   readonly clock?: Clock;
   readonly logger?: Logger;
   readonly random?: () => number;
 }
 
-/** A refresh is tried again after this, doubled each time, up to MAX_RETRY_MS. */
+/** A refresh is tried again after this, doubled each time, up to MAX_RETRY_MS. Nobody asks a failing issuer more often. */
 const FIRST_RETRY_MS = 500;
 const MAX_RETRY_MS = 30_000;
-/** A token this near to its end is not handed out: it could expire on the way. */
+/** A token this near to its end is replaced before it is handed out: it could expire on the way. */
 const EXPIRY_MARGIN_MS = 1000;
 
-/** An identity by OAuth 2 client credentials (RFC 6749, 4.4). The first token is fetched here, so that a wrong secret fails a deployment. It is refreshed in the background at 70 to 85 %
- *  of its life; a failed refresh is tried again with back-off, and the last good token serves until it really expires.
+/** An identity by OAuth 2 client credentials (RFC 6749, 4.4). Its principal is the first token's `sub`, else the client's id. That token is fetched here, so that a wrong secret fails a
+ *  deployment. It is refreshed in the background at 70 to 85 % of its life; a failed refresh is tried again with back-off, and the last good token serves until it really expires.
  *  @throws TurnpikeError CONFIG_INVALID, IDENTITY_INVALID (files; the issuer refuses the client), TOKEN_UNAVAILABLE (retriable: it does not answer), TLS_FAILED. */
 export async function oauthIdentity(options: OAuthOptions): Promise<Identity & AsyncDisposable> {
   const url = URL.parse(options.tokenUrl);
-  if (!url || !(url.protocol === 'https:' || (url.protocol === 'http:' && isLoopback(url))))
-    throw new TurnpikeError('CONFIG_INVALID', `TURNPIKE_TOKEN_URL is ${JSON.stringify(options.tokenUrl)}; it must be an https URL, since a secret goes there.`);
+  if (!url || !(url.protocol === 'https:' || (url.protocol === 'http:' && isLoopback(url))) || url.username !== '' || url.password !== '')
+    throw new TurnpikeError(
+      'CONFIG_INVALID',
+      `TURNPIKE_TOKEN_URL is ${url ? shown(url) : 'no URL'}; it must be an https URL without a user, since a secret goes there (http only on this machine).`,
+    );
   if ((options.clientSecretFile === undefined) === (options.privateKeyFile === undefined))
     throw new TurnpikeError(
       'CONFIG_INVALID',
       'OAuth needs exactly one of clientSecretFile (TURNPIKE_CLIENT_SECRET_FILE) and privateKeyFile (TURNPIKE_CLIENT_KEY_FILE).',
     );
-  const logger = options.logger ?? silentLogger;
   const secretFile = options.clientSecretFile ?? options.privateKeyFile ?? '';
   await readIdentityFile(secretFile, options.clientSecretFile === undefined ? 'TURNPIKE_CLIENT_KEY_FILE' : 'TURNPIKE_CLIENT_SECRET_FILE');
-  await warnIfReadableByOthers(secretFile, 'the secret of the OAuth client', logger);
-  const ca = options.caFile === undefined ? undefined : await readIdentityFile(options.caFile, 'TURNPIKE_TLS_CA');
-  const identity = new OAuthIdentity(options, url, ca);
-  await identity.start();
+  await warnIfReadableByOthers(secretFile, 'the secret of the OAuth client', options.logger ?? silentLogger);
+  const identity = new OAuthIdentity(options, url, options.caFile === undefined ? undefined : await readAuthorities(options.caFile));
+  try {
+    await identity.start();
+  } catch (error) {
+    await identity[Symbol.asyncDispose](); // Nobody else can: its retries would go on for ever.
+    throw error;
+  }
   return identity;
+}
+
+async function readAuthorities(caFile: string): Promise<string> {
+  const ca = await readIdentityFile(caFile, 'TURNPIKE_TLS_CA');
+  certificateOf(ca, caFile, 'TURNPIKE_TLS_CA');
+  return ca;
 }
 
 class OAuthIdentity implements Identity, AsyncDisposable {
@@ -60,15 +78,20 @@ class OAuthIdentity implements Identity, AsyncDisposable {
   readonly http = httpPort({ tls: () => this.tls(), bearer: async () => (await this.token()).value });
   readonly #options: OAuthOptions;
   readonly #url: URL;
-  readonly #ca: string | undefined;
+  readonly #endpoint: TokenEndpoint;
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #listeners = new Set<() => void>();
+  #ca: string | undefined;
+  /** Told last, so that a lasting trouble is told once. */
+  #caTrouble = '';
+  #watch: Disposable | undefined;
   #current: Token | undefined;
-  #principal = '';
+  #principal: string | undefined;
   #fetching: Promise<Token> | undefined;
   #timer: Disposable | undefined;
   #failures = 0;
+  #lastFailure: { readonly error: TurnpikeError; readonly atMs: number } | undefined;
   #closed = false;
 
   constructor(options: OAuthOptions, url: URL, ca: string | undefined) {
@@ -77,15 +100,18 @@ class OAuthIdentity implements Identity, AsyncDisposable {
     this.#ca = ca;
     this.#clock = options.clock ?? systemClock;
     this.#logger = options.logger ?? silentLogger;
+    this.#endpoint = new TokenEndpoint(url, options, this.#clock);
   }
 
   async start(): Promise<void> {
-    const token = await this.#refresh();
-    this.#principal = subjectOf(token) ?? this.#options.clientId;
+    await this.#refresh();
+    const { caFile, pollMs = 5000 } = this.#options;
+    if (caFile === undefined) return;
+    this.#watch = watchFiles([caFile], { clock: this.#clock, everyMs: pollMs, changed: () => this.#reloadAuthorities(caFile) });
   }
 
   get principal(): string {
-    return this.#principal;
+    return this.#principal ?? this.#options.clientId;
   }
 
   tls(): TlsMaterial | undefined {
@@ -93,9 +119,18 @@ class OAuthIdentity implements Identity, AsyncDisposable {
   }
 
   async token(): Promise<Token> {
-    const current = this.#current;
-    if (current && current.expiresAtMs - EXPIRY_MARGIN_MS > this.#clock.now()) return current;
-    return this.#refresh();
+    const last = this.#current;
+    if (last && last.expiresAtMs - EXPIRY_MARGIN_MS > this.#clock.now()) return last;
+    try {
+      const failed = this.#lastFailure;
+      if (failed && this.#clock.monotonic() - failed.atMs < FIRST_RETRY_MS) throw failed.error;
+      return await this.#refresh();
+    } catch (cause) {
+      if (last && last.expiresAtMs > this.#clock.now()) return last;
+      const message = withoutCode(cause as TurnpikeError);
+      const since = last ? `; the last one expired at ${new Date(last.expiresAtMs).toISOString()}` : '';
+      throw new TurnpikeError('TOKEN_UNAVAILABLE', `No token for ${this.principal}${since}: ${message}`, { cause, principal: this.principal, retriable: true });
+    }
   }
 
   onChange(listener: () => void): Disposable {
@@ -106,17 +141,21 @@ class OAuthIdentity implements Identity, AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
     this.#timer?.[Symbol.dispose]();
+    this.#watch?.[Symbol.dispose]();
   }
 
   [inspect.custom](): string {
-    return `OAuthIdentity { principal: ${JSON.stringify(this.#principal)}, tokenUrl: ${JSON.stringify(this.#options.tokenUrl)} }`;
+    return `OAuthIdentity { principal: ${JSON.stringify(this.principal)}, tokenUrl: ${JSON.stringify(shown(this.#url))} }`;
   }
 
   /** One request at a time, whoever asks. */
   #refresh(): Promise<Token> {
-    this.#fetching ??= this.#fetch()
+    this.#fetching ??= this.#endpoint
+      .fetch(this.tls())
       .then((token) => this.#accept(token))
-      .catch((error: unknown) => {
+      .catch((cause: unknown) => {
+        const error = asTurnpikeError(cause, 'TOKEN_UNAVAILABLE', `No token for ${this.#options.clientId}: its answer could not be read.`, { retriable: true });
+        this.#lastFailure = { error, atMs: this.#clock.monotonic() };
         this.#failures++;
         this.#schedule(Math.min(FIRST_RETRY_MS * 2 ** (this.#failures - 1), MAX_RETRY_MS) * (0.5 + this.#random()));
         throw error;
@@ -128,109 +167,53 @@ class OAuthIdentity implements Identity, AsyncDisposable {
   }
 
   #accept(token: Token): Token {
-    const first = this.#current === undefined;
+    const principal = subjectOf(token) ?? this.#options.clientId;
+    if (this.#principal !== undefined && principal !== this.#principal)
+      throw new TurnpikeError(
+        'PRINCIPAL_MISMATCH',
+        `The issuer's token is now ${principal}'s, not ${this.#principal}'s; a process keeps its principal. Restart it for another.`,
+        { principal: this.#principal },
+      );
+    this.#principal = principal;
+    if (this.#failures > 0) this.#logger.info('identity.recovered', { principal, failures: this.#failures });
     this.#failures = 0;
+    this.#lastFailure = undefined;
+    const first = this.#current === undefined;
     this.#current = token;
     this.#schedule((token.expiresAtMs - this.#clock.now()) * (0.7 + 0.15 * this.#random()));
-    if (!first) for (const listener of this.#listeners) listener();
+    if (!first) tellAll(this.#listeners, this.#logger);
     return token;
   }
 
   #schedule(ms: number): void {
     this.#timer?.[Symbol.dispose]();
     if (this.#closed) return;
-    this.#timer = this.#clock.after(Math.max(ms, 50), () => {
-      this.#refresh().catch((cause: unknown) => {
-        const { code, message } = asTurnpikeError(cause, 'TOKEN_UNAVAILABLE', 'the token could not be refreshed');
+    this.#timer = this.#clock.after(Math.max(ms, FIRST_RETRY_MS / 2), () => {
+      this.#refresh().catch(({ code, message }: TurnpikeError) => {
         this.#logger.warn('identity.refresh_failed', { code, message, validUntil: this.#current && new Date(this.#current.expiresAtMs).toISOString() });
       });
     });
   }
 
+  async #reloadAuthorities(caFile: string): Promise<'taken' | 'refused'> {
+    try {
+      const ca = await readAuthorities(caFile);
+      if (ca === this.#ca) return 'taken';
+      this.#ca = ca;
+      this.#logger.info('identity.rotated', { principal: this.principal, path: caFile });
+      tellAll(this.#listeners, this.#logger);
+      return 'taken';
+    } catch (error) {
+      const { code, message } = error as TurnpikeError;
+      if (message !== this.#caTrouble) this.#logger.warn('identity.rotation_refused', { code, message });
+      this.#caTrouble = message;
+      return 'refused';
+    }
+  }
+
   #random(): number {
     return (this.#options.random ?? Math.random)();
   }
-
-  async #fetch(): Promise<Token> {
-    const { scope, audience, clientId } = this.#options;
-    const form = new URLSearchParams({ grant_type: 'client_credentials', ...(scope ? { scope } : {}), ...(audience ? { audience } : {}) });
-    const headers: Record<string, string> = { 'content-type': 'application/x-www-form-urlencoded', accept: 'application/json' };
-    await this.#authenticate(form, headers);
-    const askedAtMs = this.#clock.now();
-    const response = await exchange(this.#url, { url: this.#options.tokenUrl, method: 'POST', headers, body: form.toString() }, this.tls()).catch(
-      (cause: unknown) => {
-        const error = asTurnpikeError(cause, 'TOKEN_UNAVAILABLE', 'no answer');
-        if (error.code === 'TLS_FAILED') throw error;
-        throw new TurnpikeError('TOKEN_UNAVAILABLE', `No token for ${clientId}: ${error.message}`, { cause: error, retriable: true });
-      },
-    );
-    let body: { access_token?: unknown; expires_in?: unknown; error?: unknown; error_description?: unknown };
-    try {
-      body = JSON.parse(response.body) as typeof body;
-    } catch {
-      body = {};
-    }
-    if (response.status !== 200 || typeof body.access_token !== 'string') throw this.#refusal(response.status, body);
-    const lifeS = typeof body.expires_in === 'number' && body.expires_in > 0 ? body.expires_in : lifeOf(body.access_token, askedAtMs);
-    // The life counts from when it was asked for: the answer's way belongs to it.
-    return hidden(body.access_token, askedAtMs + lifeS * 1000);
-  }
-
-  /** Secrets are read from their file each time: a rotated one applies at the next refresh. */
-  async #authenticate(form: URLSearchParams, headers: Record<string, string>): Promise<void> {
-    const { clientId, clientSecretFile, privateKeyFile, assertionAlgorithm = 'ES256', tokenUrl } = this.#options;
-    if (clientSecretFile !== undefined) {
-      const secret = (await readIdentityFile(clientSecretFile, 'TURNPIKE_CLIENT_SECRET_FILE')).trim();
-      headers.authorization = `Basic ${Buffer.from(`${encodeURIComponent(clientId)}:${encodeURIComponent(secret)}`).toString('base64')}`;
-      return;
-    }
-    const file = privateKeyFile ?? '';
-    const text = await readIdentityFile(file, 'TURNPIKE_CLIENT_KEY_FILE');
-    const nowS = Math.floor(this.#clock.now() / 1000);
-    try {
-      const jwk = text.trimStart().startsWith('{') ? (JSON.parse(text) as { kid?: string }) : undefined;
-      const key = jwk ? await importJWK(jwk as never, assertionAlgorithm) : await importPKCS8(text, assertionAlgorithm);
-      const assertion = new SignJWT({})
-        .setProtectedHeader({ alg: assertionAlgorithm, ...(jwk?.kid ? { kid: jwk.kid } : {}) })
-        .setIssuer(clientId)
-        .setSubject(clientId);
-      form.set(
-        'client_assertion',
-        await assertion
-          .setAudience(tokenUrl)
-          .setJti(crypto.randomUUID())
-          .setIssuedAt(nowS)
-          .setExpirationTime(nowS + 60)
-          .sign(key),
-      );
-    } catch {
-      // Not kept as the cause: it may quote the key.
-      throw new TurnpikeError('IDENTITY_INVALID', `TURNPIKE_CLIENT_KEY_FILE: ${file} is no ${assertionAlgorithm} private key as PKCS#8 PEM or JWK.`, {
-        path: file,
-      });
-    }
-    form.set('client_assertion_type', 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer');
-    form.set('client_id', clientId);
-  }
-
-  #refusal(status: number, body: { error?: unknown; error_description?: unknown }): TurnpikeError {
-    const { clientId, tokenUrl } = this.#options;
-    const said = [body.error, body.error_description].filter((s) => typeof s === 'string').join(': ') || `status ${status}`;
-    if (status >= 400 && status < 500 && status !== 429)
-      return new TurnpikeError(
-        'IDENTITY_INVALID',
-        `${tokenUrl} refuses the client ${clientId}: ${said}. Check TURNPIKE_CLIENT_ID, its secret or key file, TURNPIKE_SCOPE and TURNPIKE_AUDIENCE.`,
-        { principal: clientId },
-      );
-    return new TurnpikeError('TOKEN_UNAVAILABLE', `${tokenUrl} gives no token to ${clientId}: ${said}.`, { principal: clientId, retriable: true });
-  }
-}
-
-/** A token that neither console.log nor JSON.stringify shows. */
-function hidden(value: string, expiresAtMs: number): Token {
-  const token = { expiresAtMs };
-  Object.defineProperty(token, 'value', { value, enumerable: false });
-  return token as Token;
 }
 
 function subjectOf(token: Token): string | undefined {
@@ -239,15 +222,4 @@ function subjectOf(token: Token): string | undefined {
   } catch {
     return undefined; // Opaque: the client's id has to do.
   }
-}
-
-/** An answer without `expires_in` (RFC 6749, 5.1, only recommends it): the token's own `exp`, else a minute. */
-function lifeOf(jwt: string, nowMs: number): number {
-  try {
-    const { exp } = decodeJwt(jwt);
-    if (exp !== undefined) return exp - nowMs / 1000;
-  } catch {
-    // Opaque.
-  }
-  return 60;
 }
