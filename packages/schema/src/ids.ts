@@ -1,4 +1,5 @@
-import { TurnpikeError } from '@turnpike/core';
+import { isDeepStrictEqual } from 'node:util';
+import { isTurnpikeError, TurnpikeError } from '@turnpike/core';
 import type { GrantClaims, SchemaRef } from '@turnpike/core/spi';
 import { selfContained } from './avro/inline.ts';
 import { fingerprint } from './fingerprint.ts';
@@ -18,6 +19,9 @@ export interface WriterText {
   readonly references: readonly RegistryReference[];
 }
 
+/** How many versions of a subject are looked through for one that was registered with references. */
+const maxVersionsTried = 50;
+
 /** Ids from a registry: looked up by text, cached for ever once known; a failure is not cached. */
 export function registryIds(registry: RegistryClient): SchemaIds {
   const ids = new Map<string, Promise<number>>();
@@ -26,16 +30,47 @@ export function registryIds(registry: RegistryClient): SchemaIds {
       const key = `${ref.subject}\0${ref.sha256}`;
       const known = ids.get(key);
       if (known) return known;
-      const asked = registry.lookupId(ref.subject, text);
+      const asked = idByText(registry, ref.subject, text);
       ids.set(key, asked);
       asked.catch(() => ids.delete(key));
       return asked;
     },
     async textOf(id) {
-      const { text, references } = await registry.schemaById(id);
-      return { text: references.length === 0 ? text : selfContained(text, await textsOf(registry, references)), references };
+      const { text, references, format } = await registry.schemaById(id);
+      if (format !== 'avro')
+        throw new TurnpikeError(
+          'SCHEMA_INCOMPATIBLE',
+          `The schema with id ${id} is of the format ${format}, but this service reads Avro; whoever writes such records must use the topic's own schema.`,
+        );
+      return { text: await whole(registry, { text, references }), references };
     },
   };
+}
+
+/** A service holds its schema self-contained. One that CI registered with references stands in the registry in another text, so its versions are put together and compared, newest first. */
+async function idByText(registry: RegistryClient, subject: string, text: string): Promise<number> {
+  try {
+    return await registry.lookupId(subject, text);
+  } catch (error) {
+    if (!isTurnpikeError(error) || error.code !== 'SCHEMA_UNKNOWN') throw error;
+    const latest = await registry.latest(subject);
+    if (!latest) throw error;
+    for (let version = latest.version; version > Math.max(0, latest.version - maxVersionsTried); version--) {
+      const candidate = version === latest.version ? latest : await registry.version(subject, version).catch(absent);
+      if (candidate?.format !== 'avro' || candidate.references.length === 0) continue;
+      if (isDeepStrictEqual(JSON.parse(await whole(registry, candidate)), JSON.parse(text))) return candidate.id;
+    }
+    throw error;
+  }
+}
+
+function absent(error: unknown): undefined {
+  if (isTurnpikeError(error) && error.code === 'SCHEMA_UNKNOWN') return undefined;
+  throw error;
+}
+
+async function whole(registry: RegistryClient, { text, references }: WriterText): Promise<string> {
+  return references.length === 0 ? text : selfContained(text, await textsOf(registry, references));
 }
 
 /** The texts of references and of what those refer to, each before those that need it. */

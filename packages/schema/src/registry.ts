@@ -1,4 +1,4 @@
-import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
+import { isTurnpikeError, TurnpikeError } from '@turnpike/core';
 import { type Clock, type HttpPort, type HttpResponse, type Logger, pause, silentLogger, systemClock } from '@turnpike/core/spi';
 
 /** Confluent's API names a referenced schema by what the text calls it, its subject and version. */
@@ -30,8 +30,8 @@ export interface SchemaSource {
   readonly references?: readonly RegistryReference[];
 }
 
-/** A registry that speaks Confluent's REST API (Confluent, Apicurio's ccompat, ours). Every method rejects with SCHEMA_UNAVAILABLE (retriable) when there is no answer after retries,
- *  AUTHENTICATION_FAILED or AUTHORIZATION_FAILED on 401 and 403. */
+/** A registry that speaks Confluent's REST API (Confluent, Apicurio's ccompat, ours). Every method rejects with SCHEMA_UNAVAILABLE (always retriable) when there is no answer after retries,
+ *  or one that is no registry's; with AUTHENTICATION_FAILED or AUTHORIZATION_FAILED on 401 and 403. */
 export interface RegistryClient {
   /** The id of a text that is registered under the subject. SCHEMA_UNKNOWN if it isn't. */
   lookupId(subject: string, text: string, source?: SchemaSource): Promise<number>;
@@ -50,12 +50,12 @@ export interface RegistryClient {
 }
 
 export interface RegistryInit {
-  /** With its path, as `https://registry:8081` or `.../apis/ccompat/v7`. */
+  /** With its path, as `https://registry:8081` or `.../apis/ccompat/v7`; without user, password or query. */
   readonly url: string;
   readonly http: HttpPort;
   readonly clock?: Clock;
   readonly logger?: Logger;
-  /** How often a request is sent in all when the registry gives no answer, 429 or 5xx (1 to 10). Default 4: with back-off under 2 s in all, so that a start-up sees a restart through. */
+  /** How often a request is sent in all when the registry gives no answer, 429 or 5xx (1 to 10). Default 4: three pauses of 100, 200 and 400 ms at most, so that a start-up sees a hiccup through. */
   readonly attempts?: number;
   /** 0 to 1, for the jitter. Default Math.random. */
   readonly random?: () => number;
@@ -67,9 +67,9 @@ const maxBackoffMs = 2_000;
 
 export function registryClient(init: RegistryInit): RegistryClient {
   const { clock = systemClock, logger = silentLogger, attempts = 4, random = Math.random, http } = init;
-  if (!/^https?:\/\/[^/]/.test(init.url))
-    throw new TurnpikeError('CONFIG_INVALID', `The registry's address ${JSON.stringify(init.url)} must begin with https:// or http:// (TURNPIKE_REGISTRY).`);
-  const base = init.url.replace(/\/+$/, '');
+  if (!Number.isInteger(attempts) || attempts < 1 || attempts > 10)
+    throw new TurnpikeError('CONFIG_INVALID', `registryClient.attempts is ${attempts}; it must be a whole number from 1 to 10; the default is 4.`);
+  const base = baseOf(init.url);
   const byId = cached<number, RegisteredSchema>();
   const byVersion = cached<string, SubjectVersion>();
 
@@ -86,21 +86,17 @@ export function registryClient(init: RegistryInit): RegistryClient {
       try {
         const response = await http.request(request);
         if (response.status < 500 && response.status !== 429) return response;
-        cause = new Error(`HTTP ${response.status}: ${errorOf(response).message}`);
+        cause = new Error(`HTTP ${response.status}: ${refusalOf(response).message}`);
       } catch (error) {
-        const known = asTurnpikeError(error, 'SCHEMA_UNAVAILABLE', 'no answer', { retriable: true });
-        // A missing certificate or token doesn't come back by asking again.
-        if (!known.retriable && known.code !== 'SCHEMA_UNAVAILABLE' && known.code !== 'PLATFORM_UNAVAILABLE') throw known;
+        // A missing certificate or a refused client doesn't come back by asking again.
+        if (isTurnpikeError(error) && !error.retriable) throw error;
         cause = error;
       }
       if (attempt >= attempts) {
         throw new TurnpikeError(
           'SCHEMA_UNAVAILABLE',
           `The schema registry at ${base} gave no usable answer to ${method} ${path} in ${attempts} attempts; check that it is up and reachable from here.`,
-          {
-            cause,
-            retriable: true,
-          },
+          { cause, retriable: true },
         );
       }
       const backoffMs = Math.min(maxBackoffMs, firstBackoffMs * 2 ** (attempt - 1)) * (0.5 + random() / 2);
@@ -109,23 +105,20 @@ export function registryClient(init: RegistryInit): RegistryClient {
     }
   };
 
-  const call = async (method: 'GET' | 'POST' | 'PUT', path: string, body?: unknown): Promise<{ status: number; json: unknown; message: string }> => {
+  const call = async (method: 'GET' | 'POST' | 'PUT', path: string, body?: unknown): Promise<Answer> => {
     const response = await exchange(method, path, body);
-    if (response.status === 401 || response.status === 403) {
+    const { status } = response;
+    if (status === 401 || status === 403) {
       throw new TurnpikeError(
-        response.status === 401 ? 'AUTHENTICATION_FAILED' : 'AUTHORIZATION_FAILED',
-        `The schema registry at ${base} refused ${method} ${path} (HTTP ${response.status}). ${response.status === 401 ? 'Check the identity of this process.' : 'Services may read; only CI may register: run turnpike apply there.'}`,
+        status === 401 ? 'AUTHENTICATION_FAILED' : 'AUTHORIZATION_FAILED',
+        `The schema registry at ${base} refused ${method} ${path} (HTTP ${status}). ${status === 401 ? 'Check the identity of this process.' : 'Services may read; only CI may register: run turnpike apply there.'}`,
       );
     }
-    if (response.status >= 400) return { status: response.status, json: undefined, message: errorOf(response).message };
-    return { status: response.status, json: parsed(response, base), message: '' };
+    return status >= 400 ? { status, json: undefined, ...refusalOf(response) } : { status, json: parsed(response, base), message: '', absent: false };
   };
 
-  const unexpected = (what: string, status: number, message: string) =>
-    new TurnpikeError(
-      'SCHEMA_UNAVAILABLE',
-      `The schema registry at ${base} answered ${what} with HTTP ${status}: ${message}. Check that the address is a Confluent-compatible API.`,
-    );
+  const unexpected = (what: string, { status, message }: Answer) =>
+    unavailable(`The schema registry at ${base} answered ${what} with HTTP ${status}: ${message}. Check that the address is a Confluent-compatible API.`);
 
   const sourceBody = (text: string, { format = 'avro', references = [] }: SchemaSource = {}) => ({
     schema: text,
@@ -134,17 +127,18 @@ export function registryClient(init: RegistryInit): RegistryClient {
   });
 
   const subjectVersion = async (subject: string, version: number | 'latest'): Promise<SubjectVersion | undefined> => {
-    const { status, json, message } = await call('GET', `/subjects/${encodeURIComponent(subject)}/versions/${version}`);
-    if (status === 404) return undefined;
-    if (status >= 400) throw unexpected(`for ${subject} version ${version}`, status, message);
-    const fields = objectOf(json, base);
-    return { ...registered(fields, numberOf(fields.id, base)), subject, version: numberOf(fields.version, base) };
+    const answer = await call('GET', `/subjects/${encodeURIComponent(subject)}/versions/${version}`);
+    if (answer.absent) return undefined;
+    if (answer.status >= 400) throw unexpected(`for ${subject} version ${version}`, answer);
+    const fields = objectOf(answer.json, base);
+    return { ...registered(fields, idOf(fields.id, base), base), subject, version: idOf(fields.version, base) };
   };
 
   return {
     async lookupId(subject, text, source) {
-      const { status, json, message } = await call('POST', `/subjects/${encodeURIComponent(subject)}`, sourceBody(text, source));
-      if (status === 404) {
+      const answer = await call('POST', `/subjects/${encodeURIComponent(subject)}`, sourceBody(text, source));
+      const { status, message } = answer;
+      if (answer.absent) {
         throw new TurnpikeError(
           'SCHEMA_UNKNOWN',
           `The schema of ${subject} as locked is not registered at ${base} (${message}). A service never registers: have CI run turnpike apply for this environment, then start again.`,
@@ -153,22 +147,23 @@ export function registryClient(init: RegistryInit): RegistryClient {
       }
       if (status === 422)
         throw new TurnpikeError('SCHEMA_INVALID', `The schema registry at ${base} can't read the schema of ${subject}: ${message}.`, { subject });
-      if (status >= 400) throw unexpected(`for ${subject}`, status, message);
-      return numberOf(objectOf(json, base).id, base);
+      if (status >= 400) throw unexpected(`for ${subject}`, answer);
+      return idOf(objectOf(answer.json, base).id, base);
     },
     schemaById: (id) =>
       byId(id, async () => {
-        const { status, json, message } = await call('GET', `/schemas/ids/${id}`);
-        if (status === 404)
+        const answer = await call('GET', `/schemas/ids/${id}`);
+        if (answer.absent)
           throw new TurnpikeError(
             'SCHEMA_UNKNOWN',
             `The schema registry at ${base} has no schema with id ${id}; the record was written with another registry, or it is not the registry of this environment.`,
           );
-        if (status >= 400) throw unexpected(`for the schema with id ${id}`, status, message);
-        return registered(objectOf(json, base), id);
+        if (answer.status >= 400) throw unexpected(`for the schema with id ${id}`, answer);
+        return registered(objectOf(answer.json, base), id, base);
       }),
     async register(subject, text, source) {
-      const { status, json, message } = await call('POST', `/subjects/${encodeURIComponent(subject)}/versions`, sourceBody(text, source));
+      const answer = await call('POST', `/subjects/${encodeURIComponent(subject)}/versions`, sourceBody(text, source));
+      const { status, message } = answer;
       if (status === 409)
         throw new TurnpikeError(
           'SCHEMA_INCOMPATIBLE',
@@ -176,23 +171,26 @@ export function registryClient(init: RegistryInit): RegistryClient {
           { subject },
         );
       if (status === 422) throw new TurnpikeError('SCHEMA_INVALID', `${subject}: the registry refuses the schema: ${message}.`, { subject });
-      if (status >= 400) throw unexpected(`to registering ${subject}`, status, message);
-      return numberOf(objectOf(json, base).id, base);
+      if (status >= 400) throw unexpected(`to registering ${subject}`, answer);
+      return idOf(objectOf(answer.json, base).id, base);
     },
     async setCompatibility(subject, level) {
-      const { status, message } = await call('PUT', `/config/${encodeURIComponent(subject)}`, { compatibility: level });
-      if (status >= 400) throw unexpected(`to setting the compatibility of ${subject} to ${level}`, status, message);
+      const answer = await call('PUT', `/config/${encodeURIComponent(subject)}`, { compatibility: level });
+      if (answer.status >= 400) throw unexpected(`to setting the compatibility of ${subject} to ${level}`, answer);
     },
     async compatibility(subject) {
-      const { status, json, message } = await call('GET', `/config/${encodeURIComponent(subject)}`);
-      if (status === 404) return undefined;
-      if (status >= 400) throw unexpected(`for the compatibility of ${subject}`, status, message);
-      return objectOf(json, base).compatibilityLevel as CompatibilityLevel;
+      const answer = await call('GET', `/config/${encodeURIComponent(subject)}`);
+      if (answer.absent) return undefined;
+      if (answer.status >= 400) throw unexpected(`for the compatibility of ${subject}`, answer);
+      const level = objectOf(answer.json, base).compatibilityLevel;
+      if (typeof level !== 'string') throw unknownForm(base);
+      return level as CompatibilityLevel;
     },
     async subjects() {
-      const { status, json, message } = await call('GET', '/subjects');
-      if (status >= 400 || !Array.isArray(json)) throw unexpected('for its subjects', status, message);
-      return json.map(String);
+      const answer = await call('GET', '/subjects');
+      if (answer.status >= 400) throw unexpected('for its subjects', answer);
+      if (!Array.isArray(answer.json)) throw unknownForm(base);
+      return answer.json.map(String);
     },
     latest: (subject) => subjectVersion(subject, 'latest'),
     version: (subject, version) =>
@@ -202,6 +200,28 @@ export function registryClient(init: RegistryInit): RegistryClient {
         return found;
       }),
   };
+}
+
+interface Answer {
+  readonly status: number;
+  readonly json: unknown;
+  readonly message: string;
+  /** The registry itself says that it has no such subject, version, schema or setting. */
+  readonly absent: boolean;
+}
+
+/** The address without its last slashes. Never prints a password that stands in it. */
+function baseOf(text: string): string {
+  const url = URL.parse(text);
+  const wrong = (what: string) =>
+    new TurnpikeError(
+      'CONFIG_INVALID',
+      `The registry's address ${JSON.stringify(text.replace(/\/\/.*@/, '//***@').replace(/\?.*/, '?...'))} ${what} (TURNPIKE_REGISTRY).`,
+    );
+  if (!url || !/^https?:\/\/[^/]/.test(text)) throw wrong('must begin with https:// or http:// and name a host');
+  if (url.username !== '' || url.password !== '') throw wrong("must not hold a user or password; this process's identity is its proof");
+  if (url.search !== '' || url.hash !== '' || /[?#]/.test(text)) throw wrong('must end with its path, without a query or #');
+  return text.replace(/\/+$/, '');
 }
 
 /** One request for all who ask at the same time; a failure is forgotten. */
@@ -217,47 +237,59 @@ function cached<K, V>(): (key: K, load: () => Promise<V>) => Promise<V> {
   };
 }
 
-function registered(fields: Readonly<Record<string, unknown>>, id: number): RegisteredSchema {
-  const references = Array.isArray(fields.references) ? (fields.references as RegistryReference[]) : [];
+function registered(fields: Readonly<Record<string, unknown>>, id: number, base: string): RegisteredSchema {
+  if (typeof fields.schema !== 'string') throw unknownForm(base);
   const type = String(fields.schemaType ?? 'AVRO').toLowerCase();
+  const references = Array.isArray(fields.references) ? fields.references : [];
   return {
     id,
-    text: String(fields.schema),
+    text: fields.schema,
     format: type === 'json' || type === 'protobuf' ? type : 'avro',
-    references: references.map(({ name, subject, version }) => ({ name, subject, version })),
+    references: references.map((reference: unknown) => {
+      const { name, subject, version } = objectOf(reference, base);
+      if (typeof name !== 'string' || typeof subject !== 'string') throw unknownForm(base);
+      return { name, subject, version: idOf(version, base) };
+    }),
   };
 }
 
-function errorOf(response: HttpResponse): { message: string } {
+/** What a 4xx says. Only with the registry's own code (40401, 40402, 40403, 40408, ...) does 404 mean that it lacks the thing; any other server has a 404 for a wrong path. */
+function refusalOf(response: HttpResponse): Pick<Answer, 'message' | 'absent'> {
   try {
-    const body = JSON.parse(response.body) as { message?: unknown };
-    if (typeof body.message === 'string') return { message: body.message.slice(0, 500) };
+    const body = JSON.parse(response.body) as { message?: unknown; error_code?: unknown };
+    const absent = response.status === 404 && Number(body.error_code) >= 40_400;
+    if (typeof body.message === 'string') return { message: body.message.slice(0, 500), absent };
+    return { message: `HTTP ${response.status}`, absent };
   } catch {
     // Not JSON: a proxy's page.
+    return { message: `HTTP ${response.status}`, absent: false };
   }
-  return { message: `HTTP ${response.status}` };
+}
+
+/** Always retriable, and so never a reason to give up a record: the next answer may be a registry's again. */
+function unavailable(message: string, cause?: unknown): TurnpikeError {
+  return new TurnpikeError('SCHEMA_UNAVAILABLE', message, { retriable: true, ...(cause === undefined ? {} : { cause }) });
+}
+
+function unknownForm(base: string): TurnpikeError {
+  return unavailable(`The schema registry at ${base} answered in an unknown form; check that the address is a Confluent-compatible API.`);
 }
 
 function parsed(response: HttpResponse, base: string): unknown {
   try {
     return JSON.parse(response.body);
   } catch (cause) {
-    throw new TurnpikeError('SCHEMA_UNAVAILABLE', `The schema registry at ${base} answered with something other than JSON; check its address.`, { cause });
+    throw unavailable(`The schema registry at ${base} answered with something other than JSON; check its address.`, cause);
   }
 }
 
 function objectOf(json: unknown, base: string): Readonly<Record<string, unknown>> {
   if (typeof json === 'object' && json !== null && !Array.isArray(json)) return json as Readonly<Record<string, unknown>>;
-  throw new TurnpikeError(
-    'SCHEMA_UNAVAILABLE',
-    `The schema registry at ${base} answered in an unknown form; check that the address is a Confluent-compatible API.`,
-  );
+  throw unknownForm(base);
 }
 
-function numberOf(value: unknown, base: string): number {
-  if (Number.isInteger(value)) return value as number;
-  throw new TurnpikeError(
-    'SCHEMA_UNAVAILABLE',
-    `The schema registry at ${base} answered without a number where one belongs; check that the address is a Confluent-compatible API.`,
-  );
+/** An id or a version: what the wire format's int32 holds. */
+function idOf(value: unknown, base: string): number {
+  if (Number.isInteger(value) && (value as number) >= 0 && (value as number) <= 0x7fffffff) return value as number;
+  throw unknownForm(base);
 }

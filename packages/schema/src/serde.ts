@@ -18,12 +18,13 @@ export interface ConfluentSerdeInit<I, O = I> {
 
 /** Frames a codec as the Confluent wire format does: 5 bytes, then the value. Reads what any writer version wrote: its schema is fetched once by id and resolved against the codec's own.
  *
- *  Before `ready()` encoding throws SCHEMA_UNAVAILABLE (retriable) and starts the look-up. */
+ *  Before `ready()` encoding throws SCHEMA_UNAVAILABLE (retriable) and starts the look-up; when that has ended for good (SCHEMA_UNKNOWN), it throws why. */
 export function confluentSerde<I, O = I>({ codec, text, ids, topic }: ConfluentSerdeInit<I, O>): Serde<I, O> {
   const writers = new Map<number, SchemaRef>();
   const learning = new Map<number, Promise<void>>();
   let own: number | undefined;
   let asking: Promise<void> | undefined;
+  let failure: TurnpikeError | undefined;
 
   const ready = (): Promise<void> => {
     if (own !== undefined) return Promise.resolve();
@@ -31,7 +32,12 @@ export function confluentSerde<I, O = I>({ codec, text, ids, topic }: ConfluentS
       .idOf(codec.schema, text)
       .then((id) => {
         own = id;
+        failure = undefined;
         writers.set(id, codec.schema);
+      })
+      .catch((error) => {
+        failure = asTurnpikeError(error, 'SCHEMA_UNAVAILABLE', `${topic}: the id of its schema could not be had.`, { topic, retriable: true });
+        throw failure;
       })
       .finally(() => {
         asking = undefined;
@@ -53,12 +59,15 @@ export function confluentSerde<I, O = I>({ codec, text, ids, topic }: ConfluentS
     ready,
     encodeInto(value, dst, pos) {
       if (own === undefined) {
+        const last = failure;
         ready().catch(() => {});
+        if (last && !last.retriable) throw last.withWritten('no');
         throw new TurnpikeError('SCHEMA_UNAVAILABLE', `${topic}: the id of its schema is still being looked up; send again shortly.`, {
           topic,
           subject: codec.schema.subject,
           retriable: true,
           written: 'no',
+          ...(last ? { cause: last } : {}),
         });
       }
       if (pos + prefixBytes > dst.length) return dst.length - pos - prefixBytes;
@@ -68,28 +77,27 @@ export function confluentSerde<I, O = I>({ codec, text, ids, topic }: ConfluentS
     },
     prepare(src) {
       // A frame that isn't one is decode's to refuse.
-      if (src.length < prefixBytes || src[0] !== 0) return undefined;
+      if (!framed(src)) return undefined;
       const id = src.readInt32BE(1);
       if (writers.has(id)) return undefined;
       const known = learning.get(id);
       if (known) return known;
       const asked = learn(id)
         .catch((cause) => {
-          const error = asTurnpikeError(cause, 'SCHEMA_UNAVAILABLE', `${topic}: the schema with id ${id} could not be had; it is asked for again.`, {
+          throw asTurnpikeError(cause, 'SCHEMA_UNAVAILABLE', `${topic}: the schema with id ${id} could not be had; it is asked for again.`, {
             topic,
             retriable: true,
           });
-          throw error;
         })
         .finally(() => learning.delete(id));
       learning.set(id, asked);
       return asked;
     },
     decode(src) {
-      if (src.length < prefixBytes || src[0] !== 0)
+      if (!framed(src))
         throw new TurnpikeError(
           'DECODE_FAILED',
-          `${topic}: a value of ${src.length} bytes${src.length > 0 && src[0] !== 0 ? ` that begins with ${src[0]}` : ''} has no schema prefix (a 0, then a 4-byte id); its producer doesn't use the registry's wire format.`,
+          `${topic}: a value of ${src.length} bytes${src.length > 0 ? ` that begins with ${src.subarray(0, prefixBytes).toString('hex')} (hex)` : ''} has no schema prefix (a 0, then an id of 4 bytes); its producer doesn't use the registry's wire format.`,
           { topic },
         );
       const id = src.readInt32BE(1);
@@ -99,6 +107,9 @@ export function confluentSerde<I, O = I>({ codec, text, ids, topic }: ConfluentS
     },
   };
 }
+
+/** A registry's ids are not negative: the top bit of the second byte is 0. */
+const framed = (src: Buffer): boolean => src.length >= prefixBytes && src[0] === 0 && (src[1] as number) < 0x80;
 
 /** UTF-8 text without framing, for keys. Refuses half of a surrogate pair on write (two different keys would become one) and bytes that aren't UTF-8 on read. */
 export function stringSerde(): Serde<string> {

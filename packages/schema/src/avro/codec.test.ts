@@ -296,6 +296,56 @@ describe('bytes from a stranger', () => {
     expect(decodeFailure(node, Buffer.alloc(1_000_000, 2)).message).toContain('nested in itself');
   });
 
+  it.each([
+    ['arrays', { type: 'array', items: 'Node' }, [2]],
+    ['maps', { type: 'map', values: 'Node' }, [2, 0]],
+    ['unions in arrays', { type: 'array', items: ['null', 'Node'] }, [2, 2]],
+  ])('nested a million levels deep in %s are refused, the stack and the place in the message bounded', (_name, type, level) => {
+    const bytes = Buffer.alloc(1_000_000, Buffer.from(level));
+    const error = decodeFailure(record([{ name: 'next', type }], 'Node'), bytes);
+    expect(error).toMatchObject({ code: 'DECODE_FAILED', message: expect.stringContaining('nested in itself') });
+    expect(error.message.length).toBeLessThan(500);
+  });
+
+  it('with a long key are refused without printing all of it: it is a part of the record', () => {
+    const schema = { type: 'map', values: 'boolean' };
+    for (const key of ['x'.repeat(1_000), 'x '.repeat(500)]) {
+      const bytes = encode(codecOf<unknown>(schema), { [key]: true });
+      bytes[bytes.length - 2] = 7;
+      expect(decodeFailure(schema, bytes).message).toBe(`[DECODE_FAILED] orders-value at ["${key.slice(0, 64)}..."]: a boolean is the byte 7.`);
+    }
+  });
+
+  // What takes no byte is bounded over the whole record, or a few bytes would make gigabytes.
+  it('that claim items without a byte in many blocks, or in arrays of arrays, are refused', () => {
+    const block = Buffer.from([0xc0, 0x9a, 0x0c]); // 100,000
+    expect(decodeFailure({ type: 'array', items: 'null' }, Buffer.concat(Array(50_000).fill(block)))).toMatchObject({ code: 'DECODE_FAILED' });
+    const nested = { type: 'array', items: { type: 'array', items: record([{ name: 'n', type: 'null' }], 'Empty') } };
+    const row = Buffer.concat([block, Buffer.from([0])]);
+    expect(decodeFailure(nested, Buffer.concat([block, ...Array(100_000).fill(row)])).facts.path).toBe('[1][0]');
+  });
+
+  it('whose block lies about its size in bytes are refused or read by their count', () => {
+    expect(decodeFailure({ type: 'array', items: 'int' }, Buffer.from([1, 0x7e, 2, 0]))).toMatchObject({ code: 'DECODE_FAILED' });
+    expect(decodeFailure({ type: 'array', items: 'int' }, Buffer.from([1, 1, 2, 0]))).toMatchObject({ code: 'DECODE_FAILED' });
+    const codec = codecOf<unknown>({ type: 'array', items: 'int' });
+    expect(codec.decode(Buffer.from([1, 2, 6, 0]), 0, 4, codec.schema)).toEqual([3]);
+  });
+
+  // Summed anew at each mention, the least size of this schema took 2^60 steps.
+  it('of a schema that names each of sixty records twice are read at once', () => {
+    let type: unknown = record([{ name: 'v', type: 'int' }], 'R0');
+    for (let i = 1; i <= 60; i++)
+      type = record(
+        [
+          { name: 'a', type },
+          { name: 'b', type: `R${i - 1}` },
+        ],
+        `R${i}`,
+      );
+    expect(decodeFailure({ type: 'array', items: type }, huge)).toMatchObject({ code: 'DECODE_FAILED' });
+  });
+
   it('name the place where they go wrong', () => {
     const schema = record([{ name: 'items', type: { type: 'array', items: record([{ name: 'ok', type: 'boolean' }], 'Item') } }]);
     expect(decodeFailure(schema, Buffer.from([4, 1, 5, 0]))).toMatchObject({ facts: { path: 'items[1].ok', subject: 'orders-value' } });

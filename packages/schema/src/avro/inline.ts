@@ -2,14 +2,24 @@ import { parseAvro } from './schema.ts';
 
 type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json };
 
+/** Numbers are kept as they are written: a long's default past 2^53 would come out as another one. */
+function parse(text: string): Json {
+  return JSON.parse(text, (_key, value: Json, context?: { source?: string }) =>
+    typeof value === 'number' && context?.source !== undefined && String(value) !== context.source ? raw(context.source) : value,
+  ) as Json;
+}
+
+// Node has it; TypeScript's library doesn't know it yet.
+const { rawJSON: raw } = JSON as unknown as { rawJSON(text: string): Json };
+
 /** Puts the definitions of referenced schemas where their names first occur, so that the text stands alone. `references` come each before those that need it, as a registry lists them.
  *  Throws SCHEMA_INVALID when a name stays undefined. */
 export function selfContained(text: string, references: readonly string[]): string {
   if (references.length === 0) return text;
   parseAvro(text, { references, defaults: 'ignore' });
   const definitions = new Map<string, { schema: Json; namespace: string }>();
-  for (const reference of references) collect(JSON.parse(reference) as Json, '', definitions);
-  return JSON.stringify(inlined(JSON.parse(text) as Json, '', definitions, new Set()));
+  for (const reference of references) collect(parse(reference), '', definitions);
+  return JSON.stringify(inlined(parse(text), '', definitions, new Set()));
 }
 
 const isObject = (schema: Json | undefined): schema is { readonly [key: string]: Json } =>

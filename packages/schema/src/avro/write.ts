@@ -22,10 +22,19 @@ export class Mismatch extends Error {
   }
 }
 
+// A map's keys are a record's content, and a stranger's bytes may nest: neither may fill a log.
+const maxKeyLength = 64;
+const maxPlaceParts = 24;
+
 export function placeOf(innermostFirst: readonly (string | number)[]): string {
   let place = '';
-  for (const part of innermostFirst.toReversed()) {
-    if (typeof part === 'number') place += `[${part}]`;
+  const parts = innermostFirst.toReversed();
+  const left = parts.length > maxPlaceParts ? parts.length - maxPlaceParts / 2 : 0;
+  for (const [i, part] of parts.entries()) {
+    if (i >= maxPlaceParts / 2 && i < left) {
+      if (i === maxPlaceParts / 2) place += '...';
+    } else if (typeof part === 'number') place += `[${part}]`;
+    else if (part.length > maxKeyLength) place += `[${JSON.stringify(`${part.slice(0, maxKeyLength)}...`)}]`;
     else if (/^[A-Za-z_$][\w$]*$/.test(part)) place += place === '' ? part : `.${part}`;
     else place += `[${JSON.stringify(part)}]`;
   }
@@ -328,7 +337,7 @@ function encode(write: Write, value: unknown): Buffer {
 }
 
 /** The fewest bytes that a value takes: what bounds a claimed count of items by the bytes that are there. */
-export function minSize(type: AvroType, path: readonly AvroType[] = []): number {
+export function minSize(type: AvroType, known = new Map<AvroType, number>()): number {
   switch (type.kind) {
     case 'null':
       return 0;
@@ -338,9 +347,15 @@ export function minSize(type: AvroType, path: readonly AvroType[] = []): number 
       return 8;
     case 'fixed':
       return type.size;
-    case 'record':
-      // A record within itself without a union, array or map between would have no finite value.
-      return path.includes(type) ? 1 : type.fields.reduce((sum, f) => sum + minSize(f.type, [...path, type]), 0);
+    case 'record': {
+      const size = known.get(type);
+      if (size !== undefined) return size;
+      // While it is being summed: a record within itself without a union, array or map between has no finite value.
+      known.set(type, 1);
+      const sum = type.fields.reduce((bytes, f) => bytes + minSize(f.type, known), 0);
+      known.set(type, sum);
+      return sum;
+    }
     default:
       return 1;
   }
