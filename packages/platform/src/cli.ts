@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { Exit, exitCodeOf } from './commands/exit.ts';
 
 // Each command's code is loaded when it runs: `turnpike --help` starts no Kafka client.
@@ -9,9 +9,11 @@ const program = new Command('turnpike')
   .description('The approved road to Kafka: manifests, generated types, grants, and what enforces them.')
   .version(version)
   .exitOverride()
-  .configureHelp({ showGlobalOptions: true })
-  .addHelpText('after', '\nExit codes: 0 clean, 1 error, 2 usage, 3 changes or stale, 4 blocked or incompatible.');
+  .enablePositionalOptions()
+  .showHelpAfterError('(turnpike --help, or turnpike COMMAND --help, says what there is)')
+  .addHelpText('after', '\nExit codes: 0 clean, 1 error, 2 usage, 3 changes or stale, 4 blocked or\nincompatible.');
 const manifestOption = ['-f, --file <path>', 'the manifest, or a folder of them', 'turnpike.yaml'] as const;
+const environmentOption = () => new Option('-e, --env <name>', 'the environment, as in the manifest').env('TURNPIKE_ENV').makeOptionMandatory();
 
 program
   .command('validate')
@@ -27,18 +29,31 @@ program
 program
   .command('apply')
   .description('create topics, ACLs, quotas and subjects as the manifest says; removes nothing')
-  .requiredOption('-e, --env <name>', 'the environment, as in the manifest', process.env.TURNPIKE_ENV)
+  .addOption(environmentOption())
   .option(...manifestOption)
+  .addHelpText(
+    'after',
+    '\nRuns as whom TURNPIKE_TLS_CERT, _KEY and _CA (or TURNPIKE_TOKEN_URL, ...) say;\nreaches the clusters of TURNPIKE_CLUSTERS, else those of kind: Cluster in the\nmanifest, and the registry TURNPIKE_REGISTRY.',
+  )
   .action(async (options: { file: string; env: string }) => (await import('./commands/apply.ts')).apply(options));
 program
+  .command('clusters')
+  .description('write the addresses of the clusters, as TURNPIKE_CLUSTERS wants them')
+  .addOption(environmentOption())
+  .option(...manifestOption)
+  .option('-o, --out <file>', 'where they go; else they are printed')
+  .action(async (options: { file: string; env: string; out?: string }) => (await import('./commands/clusters.ts')).clusters(options));
+program
   .command('dev')
-  .description('start a local platform with everything that the manifests say, until Ctrl-C; or run a command in it')
-  .option('-f, --file <path...>', 'manifests, or folders of them', ['turnpike.yaml'])
-  .option('--nodes <n>', 'brokers: 1 or 3', '1')
+  .description('start a local platform with all that the manifest says, until Ctrl-C; or run a command in it')
+  .option('-f, --file <path>', 'the manifest, or a folder of them; may be given again (default: "turnpike.yaml")', (file, all: string[]) => [...all, file], [])
+  .addOption(new Option('--nodes <n>', 'brokers').choices(['1', '3']).default('1'))
   .option('--folder <path>', 'where grants and variables go', '.turnpike/local')
-  .option('-s, --service <name>', 'whose variables the command gets')
-  .argument('[command...]', 'a command to run with the variables of the service; the platform goes when it ends')
-  .action(async (command: string[], options: { file: string[]; nodes: string; folder: string; service?: string }) =>
+  .option('-s, --service <name>', 'whose variables the command gets; not needed where there is one')
+  .argument('[command...]', 'a command to run as the service; the platform goes when it ends')
+  .passThroughOptions()
+  .addHelpText('after', '\nExample: turnpike dev -- node src/main.ts')
+  .action(async (command: string[], options: { file: string[]; nodes: '1' | '3'; folder: string; service?: string }) =>
     (await import('./commands/dev.ts')).dev(command, options),
   );
 
@@ -48,18 +63,18 @@ grant
   .description('make a key pair that signs grants')
   .requiredOption('-o, --out <file>', 'the private key (JWK, mode 0600); never commit it')
   .option('--public <file>', 'the public keys, which manifests pin', 'turnpike.root-keys.json')
-  .option('--alg <name>', 'ES256 or EdDSA', 'ES256')
-  .action(async (options: { out: string; public: string; alg: string }) => (await import('./commands/grant.ts')).keygen(options));
+  .addOption(new Option('--alg <name>', 'how they sign').choices(['ES256', 'EdDSA']).default('ES256'))
+  .action(async (options: { out: string; public: string; alg: 'ES256' | 'EdDSA' }) => (await import('./commands/grant.ts')).keygen(options));
 grant
   .command('issue')
   .description('sign the grants of the services in a manifest')
-  .requiredOption('-e, --env <name>', 'the environment, as in the manifest', process.env.TURNPIKE_ENV)
+  .addOption(environmentOption())
   .option(...manifestOption)
   .option('-s, --service <name>', 'only this one')
   .option('-k, --key <file>', 'the private key that keygen made; not needed for the environment local')
   .option('-o, --out <folder>', 'where the grants go', '.')
   .option('--issuer <name>', 'who issues them', 'turnpike')
-  .option('--days <n>', 'how long they are valid', '30')
+  .option('--days <n>', 'how long they are valid', days, 30)
   .option('--ids', 'look up the ids of the schemas in the registry (TURNPIKE_REGISTRY) and put them in')
   .action(async (options: import('./commands/grant.ts').IssueOptions) => (await import('./commands/grant.ts')).issue(options));
 grant
@@ -69,6 +84,12 @@ grant
   .option('--root-keys <file>', 'the public keys that may have signed it', 'turnpike.root-keys.json')
   .option('--json', 'the claims as JSON')
   .action(async (file: string, options: { rootKeys: string; json?: boolean }) => (await import('./commands/grant.ts')).show(file, options));
+
+function days(text: string): number {
+  const n = Number(text);
+  if (!Number.isInteger(n) || n < 1 || n > 3650) throw new InvalidArgumentError('It must be a whole number from 1 to 3650.');
+  return n;
+}
 
 try {
   await program.parseAsync();

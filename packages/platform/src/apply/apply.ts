@@ -1,7 +1,9 @@
-import { TurnpikeError } from '@turnpike/core';
+import { isTurnpikeError, TurnpikeError } from '@turnpike/core';
 import type { AdminPort } from '@turnpike/core/spi';
-import type { RegistryClient } from '@turnpike/schema';
+import type { RegistryClient, RegistryReference } from '@turnpike/schema';
 import type { Manifest, TopicResource } from '../manifest/model.ts';
+import { placeOf } from '../manifest/problems.ts';
+import { referredTo, versionOf } from '../references.ts';
 import { aclKey, type DesiredCluster, desiredClusters } from './desired.ts';
 
 export interface ApplyInit {
@@ -36,10 +38,11 @@ type Changed = (line: string) => void;
 
 async function applySubjects(manifest: Manifest, registry: RegistryClient, changed: Changed): Promise<void> {
   for (const { value } of manifest.topics) {
-    const references: { name: string; subject: string; version: number }[] = [];
-    for (const { name, subject, text } of value.references) {
-      await register(registry, { subject, text, references: [] }, changed);
-      references.push({ name, subject, version: (await registry.latest(subject))?.version ?? 1 });
+    const references: RegistryReference[] = [];
+    for (const { text, ...names } of value.references) {
+      const own = referredTo(text, references);
+      const id = await register(registry, { subject: names.subject, text, references: own }, changed);
+      references.push({ ...names, version: await versionOf(registry, names.subject, id) });
     }
     if ((await registry.compatibility(value.subject)) !== value.compatibility) {
       await registry.setCompatibility(value.subject, value.compatibility);
@@ -49,20 +52,20 @@ async function applySubjects(manifest: Manifest, registry: RegistryClient, chang
   }
 }
 
-async function register(
-  registry: RegistryClient,
-  {
-    subject,
-    text,
-    references,
-  }: { readonly subject: string; readonly text: string; readonly references: readonly { name: string; subject: string; version: number }[] },
-  changed: Changed,
-): Promise<void> {
+interface Registration {
+  readonly subject: string;
+  readonly text: string;
+  readonly references: readonly RegistryReference[];
+}
+
+async function register(registry: RegistryClient, { subject, text, references }: Registration, changed: Changed): Promise<number> {
   try {
-    await registry.lookupId(subject, text, { references });
+    return await registry.lookupId(subject, text, { references });
   } catch (error) {
-    if ((error as TurnpikeError).code !== 'SCHEMA_UNKNOWN') throw error;
-    changed(`subject ${subject}: registered as id ${await registry.register(subject, text, { references })}`);
+    if (!isTurnpikeError(error) || error.code !== 'SCHEMA_UNKNOWN') throw error;
+    const id = await registry.register(subject, text, { references });
+    changed(`subject ${subject}: registered as id ${id}`);
+    return id;
   }
 }
 
@@ -71,6 +74,8 @@ async function applyTopics({ topics }: DesiredCluster, admin: AdminPort, changed
   const { brokers } = await admin.cluster();
   const existing = new Map((await existingTopics(admin, topics)).map((t) => [t.name, t]));
   const missing = topics.filter((t) => !existing.has(t.name));
+  const present = topics.filter((t) => existing.has(t.name));
+  for (const topic of present) refuseFewer(topic, existing.get(topic.name)?.partitions.length ?? 0);
   if (missing.length > 0) {
     const specs = missing.map((t) => ({
       name: t.name,
@@ -83,15 +88,8 @@ async function applyTopics({ topics }: DesiredCluster, admin: AdminPort, changed
       changed(`topic ${name}: created with ${specs.find((s) => s.name === name)?.partitions} partitions`);
     }
   }
-  const present = topics.filter((t) => existing.has(t.name));
   for (const topic of present) {
     const has = existing.get(topic.name)?.partitions.length ?? 0;
-    if (has > topic.partitions)
-      throw new TurnpikeError(
-        'BROKER_REJECTED',
-        `${topic.name} has ${has} partitions and turnpike.yaml says ${topic.partitions}; partitions can't be taken away. Correct the number there.`,
-        { topic: topic.name },
-      );
     if (has < topic.partitions) {
       const [result] = await admin.createPartitions([{ topic: topic.name, partitions: topic.partitions }]);
       if (result?.error) throw result.error;
@@ -99,6 +97,16 @@ async function applyTopics({ topics }: DesiredCluster, admin: AdminPort, changed
     }
   }
   await applyConfigs(present, admin, changed);
+}
+
+/** Before anything of the cluster is changed. */
+function refuseFewer({ name, partitions, at }: TopicResource, has: number): void {
+  if (has > partitions)
+    throw new TurnpikeError(
+      'BROKER_REJECTED',
+      `${name} has ${has} partitions and ${placeOf(at)} says ${partitions}; partitions can't be taken away. Correct the number there.`,
+      { topic: name, path: placeOf(at) },
+    );
 }
 
 async function existingTopics(

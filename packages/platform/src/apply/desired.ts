@@ -1,5 +1,5 @@
 import type { AclBinding, ClientQuota } from '@turnpike/core/spi';
-import { type Manifest, type TopicResource, topicOf } from '../manifest/model.ts';
+import { clusterOf, environmentOf, type Manifest, type TopicResource, topicOf } from '../manifest/model.ts';
 
 /** What a physical cluster should hold, of one manifest in one environment. */
 export interface DesiredCluster {
@@ -16,7 +16,9 @@ export function desiredClusters(manifest: Manifest, environment: string): readon
   const names = [...new Set([...manifest.topics.map((t) => t.cluster), ...used])].sort();
   return names.map((name) => ({
     name,
-    topics: manifest.topics.filter((t) => t.cluster === name),
+    topics: manifest.topics
+      .filter((t) => t.cluster === name)
+      .map((t) => ({ ...t, replicationFactor: t.replicationFactor ?? clusterOf(manifest, name)?.replicationFactor })),
     acls: acls(manifest, environment, name),
     quotas: quotas(manifest, environment, name),
   }));
@@ -30,7 +32,7 @@ function acls(manifest: Manifest, environment: string, cluster: string): readonl
     bindings.set(aclKey(binding), binding);
   };
   for (const service of manifest.services)
-    for (const principal of service.environments[environment]?.principals ?? []) {
+    for (const principal of environmentOf(service, environment)?.principals ?? []) {
       // Read and write each imply describe.
       for (const { topic } of service.produces) if (on(topic)) allow(principal, 'topic', topic, 'write');
       for (const { topic, group } of service.consumes)
@@ -51,7 +53,7 @@ function quotas(manifest: Manifest, environment: string, cluster: string): reado
     const into = total(service.consumes.filter(on).map((c) => c.quota?.bytesPerSecond));
     if (out === undefined && into === undefined) return [];
     const values = { ...(out === undefined ? {} : { producer_byte_rate: out }), ...(into === undefined ? {} : { consumer_byte_rate: into }) };
-    return (service.environments[environment]?.principals ?? []).map((user) => ({ user, values }));
+    return (environmentOf(service, environment)?.principals ?? []).map((user) => ({ user, values }));
   });
 }
 

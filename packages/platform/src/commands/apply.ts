@@ -1,16 +1,19 @@
-import { openEnvironment } from '@turnpike/client/environment';
+import { type Environment, openEnvironment } from '@turnpike/client/environment';
 import { CleanUp, TurnpikeError } from '@turnpike/core';
 import type { AdminPort } from '@turnpike/core/spi';
 import { registryClient } from '@turnpike/schema';
 import { openAdmin } from '../admin.ts';
 import { applyManifest } from '../apply/apply.ts';
 import { desiredClusters } from '../apply/desired.ts';
+import { clusterDescriptors, requireEnvironment } from '../clusters.ts';
 import { loadManifest } from '../manifest/load.ts';
+import type { Manifest } from '../manifest/model.ts';
 
 export async function apply({ file, env: name }: { readonly file: string; readonly env: string }): Promise<void> {
   const manifest = loadManifest(file);
+  requireEnvironment(manifest, name);
   await using cleanUp = new CleanUp();
-  const environment = cleanUp.use(await openEnvironment({ environment: name }));
+  const environment = cleanUp.use(await open(manifest, name));
   if (environment.registry === undefined) throw new TurnpikeError('CONFIG_INVALID', 'No registry: set TURNPIKE_REGISTRY to its URL.');
   const registry = registryClient({ url: environment.registry, http: environment.identity.http });
   const admins = new Map<string, AdminPort>();
@@ -24,5 +27,19 @@ export async function apply({ file, env: name }: { readonly file: string; readon
     registry,
     onChange: (line) => console.log(`+ ${line}`),
   });
-  console.log(changes.length === 0 ? `${name} is as ${file} says` : `${changes.length} changes applied to ${name}`);
+  console.log(changes.length === 0 ? `${name} is as ${file} says` : `${changes.length} ${changes.length === 1 ? 'change' : 'changes'} applied to ${name}`);
+}
+
+/** Addresses from TURNPIKE_CLUSTERS, as for a service; where that isn't set, the manifest's own. */
+function open(manifest: Manifest, name: string): Promise<Environment> {
+  if (process.env.TURNPIKE_CLUSTERS) return openEnvironment({ environment: name });
+  const clusters = clusterDescriptors(manifest, name);
+  const nowhere = desiredClusters(manifest, name).find((c) => !clusters.some((d) => d.name === c.name));
+  if (nowhere)
+    throw new TurnpikeError(
+      'CONFIG_INVALID',
+      `Where is the cluster ${nowhere.name} in ${name}? Declare it (kind: Cluster, spec.environments.${name}.bootstrap), or set TURNPIKE_CLUSTERS to the file of its descriptor.`,
+      { cluster: nowhere.name },
+    );
+  return openEnvironment({ environment: name, clusters });
 }

@@ -10,6 +10,6 @@ export function generate({ file, check }: { readonly file: string; readonly chec
       'LOCK_STALE',
       `${stale.map((f) => f.file).join(', ')} ${stale.length === 1 ? 'is' : 'are'} not what ${file} makes. Run turnpike generate and commit the result.`,
     );
-  writeFiles(files);
+  if (!check) writeFiles(files);
   for (const f of files) console.log(`${f.current ? 'unchanged' : 'written  '}  ${f.file}`);
 }

@@ -1,15 +1,17 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { CleanUp, TurnpikeError } from '@turnpike/core';
-import type { AdminPort, ClusterDescriptor } from '@turnpike/core/spi';
+import type { AdminPort, ClusterDescriptor, ClusterSite, Identity } from '@turnpike/core/spi';
 import { mtlsIdentity } from '@turnpike/identity';
 import { developmentKey, LOCAL_ENVIRONMENT } from '@turnpike/policy';
-import { registryClient } from '@turnpike/schema';
+import { type RegistryClient, registryClient } from '@turnpike/schema';
 import type { Platform } from '@turnpike/testing';
 import { openAdmin } from '../admin.ts';
 import { applyManifest } from '../apply/apply.ts';
 import { issueGrants } from '../grant/issue.ts';
-import type { Manifest, ServiceResource } from '../manifest/model.ts';
+import { type Manifest, type ServiceResource, type TopicResource, topicNames } from '../manifest/model.ts';
+import { placeOf } from '../manifest/problems.ts';
+import { envText } from './env-file.ts';
 
 export interface LocalInit {
   readonly platform: Platform;
@@ -24,56 +26,90 @@ export interface LocalInit {
 export interface LocalService {
   readonly name: string;
   readonly principal: string;
+  /** How it proves itself. */
+  readonly identity: 'mtls' | 'oauth';
   readonly grantFile: string;
   /** The variables that connect() reads, and a file of them for `node --env-file`. */
   readonly env: Readonly<Record<string, string>>;
   readonly envFile: string;
 }
 
-/** Applies manifests to a local platform and issues the grants of their services, signed with the development key: what the platform team's pipeline does elsewhere. */
+/** Applies manifests to a local platform and issues the grants of their services, signed with the development key: what the platform team's pipeline does elsewhere. Topics of other teams that
+ *  the services use are there too, and nothing asks for more brokers than there are. */
 export async function prepareLocal(init: LocalInit): Promise<readonly LocalService[]> {
-  const { platform, manifests, folder } = init;
+  const { platform, folder } = init;
+  const manifests = init.manifests.map((m) => localised(m, Math.max(1, platform.nodes.length)));
   mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const clustersFile = writeDescriptors(init);
-  await applyAll(init);
+  chmodSync(folder, 0o700);
+  writeFileSync(path.join(folder, '.gitignore'), '*\n');
+  const clustersFile = writeDescriptors({ ...init, manifests });
+  await using cleanUp = new CleanUp();
+  const identity = cleanUp.use(await mtlsIdentity(platform.admin.mtls));
+  const registry = registryClient({ url: platform.registryUrl, http: identity.http });
+  const admin = init.admin ?? cleanUp.use(await openSite(siteOf(platform), identity)).admin;
+  for (const manifest of manifests)
+    await applyManifest(manifest, { environment: LOCAL_ENVIRONMENT, admin: () => admin, registry, onChange: init.onProgress ?? (() => {}) });
   const services: LocalService[] = [];
   for (const manifest of manifests)
-    for (const service of manifest.services)
-      if (service.runtime === 'sdk') services.push(await writeService(manifest, service, { platform, folder, clustersFile }));
+    for (const service of manifest.services) {
+      if (service.runtime !== 'sdk') continue;
+      if (services.some((s) => s.name === service.name))
+        throw new TurnpikeError('CONFIG_INVALID', `${service.name} stands in two of the manifests (${placeOf(service.at)}); give one of them.`);
+      services.push(await writeService(manifest, service, { platform, folder, clustersFile, registry }));
+    }
   return services;
 }
+
+/** The manifest for a cluster of so many brokers, whoever owns the topics. */
+function localised(manifest: Manifest, brokers: number): Manifest {
+  const used = new Set(manifest.services.flatMap(topicNames));
+  const most = (n: number | undefined) => (n === undefined ? undefined : Math.min(n, brokers));
+  const topics = [...manifest.topics, ...manifest.imported.topics.filter((t) => used.has(t.name))].map((topic): TopicResource => {
+    const inSync = topic.configs[MIN_IN_SYNC];
+    return {
+      ...topic,
+      replicationFactor: most(topic.replicationFactor),
+      configs: { ...topic.configs, ...(inSync === undefined ? {} : { [MIN_IN_SYNC]: String(most(Number(inSync))) }) },
+    };
+  });
+  const clusters = [...manifest.clusters, ...manifest.imported.clusters].map((c) => ({ ...c, replicationFactor: most(c.replicationFactor) }));
+  return { ...manifest, topics, clusters, imported: { topics: manifest.imported.topics.filter((t) => !used.has(t.name)), clusters: [] } };
+}
+
+const MIN_IN_SYNC = 'min.insync.replicas';
 
 /** Every logical cluster is the one that is there. */
 function writeDescriptors({ platform, manifests, folder, admin }: LocalInit): string | undefined {
   if (admin) return undefined;
-  const site = platform.cluster;
-  if (!site) throw new TurnpikeError('CONFIG_INVALID', 'The local platform was started without Kafka; start it with it.');
-  const names = [...new Set(manifests.flatMap((m) => [...m.topics, ...m.imported.topics].map((t) => t.cluster)))];
-  const descriptors: ClusterDescriptor[] = names.map((name) => ({ name, epoch: 1, primary: site }));
+  const primary = siteOf(platform);
+  const names = [...new Set(manifests.flatMap((m) => m.topics.map((t) => t.cluster)))];
+  const descriptors: ClusterDescriptor[] = names.map((name) => ({ name, epoch: 1, primary }));
   const file = path.join(folder, 'clusters.json');
   writeFileSync(file, `${JSON.stringify(descriptors, null, 2)}\n`);
   return file;
 }
 
-async function applyAll({ platform, manifests, admin: given, onProgress = () => {} }: LocalInit): Promise<void> {
-  await using cleanUp = new CleanUp();
-  const identity = cleanUp.use(await mtlsIdentity(platform.admin.mtls));
-  const bootstrap = platform.cluster?.bootstrap.mtls ?? [];
-  const admin = given ?? cleanUp.use(await openAdmin({ name: LOCAL_ENVIRONMENT, bootstrap, id: platform.cluster?.id ?? '' }, identity)).admin;
-  const registry = registryClient({ url: platform.registryUrl, http: identity.http });
-  for (const manifest of manifests) await applyManifest(manifest, { environment: LOCAL_ENVIRONMENT, admin: () => admin, registry, onChange: onProgress });
+function siteOf({ cluster }: Platform): ClusterSite {
+  if (!cluster) throw new TurnpikeError('CONFIG_INVALID', 'The local platform was started without Kafka; start it with it.');
+  return cluster;
 }
 
-async function writeService(
-  manifest: Manifest,
-  service: ServiceResource,
-  { platform, folder, clustersFile }: { readonly platform: Platform; readonly folder: string; readonly clustersFile: string | undefined },
-): Promise<LocalService> {
+const openSite = ({ id, bootstrap }: ClusterSite, identity: Identity) => openAdmin({ name: LOCAL_ENVIRONMENT, id, bootstrap: bootstrap.mtls ?? [] }, identity);
+
+interface Desk {
+  readonly platform: Platform;
+  readonly folder: string;
+  readonly clustersFile: string | undefined;
+  readonly registry: RegistryClient;
+}
+
+async function writeService(manifest: Manifest, service: ServiceResource, { platform, folder, clustersFile, registry }: Desk): Promise<LocalService> {
   const [grant] = await issueGrants(manifest, service, {
     environment: LOCAL_ENVIRONMENT,
     issuer: 'turnpike dev',
     nowMs: Date.now(),
     key: { key: developmentKey.privateJwk },
+    registry,
   });
   if (!grant)
     throw new TurnpikeError(
@@ -89,11 +125,7 @@ async function writeService(
     ...(await platform.environment(grant.principal, service.identity)),
   };
   const envFile = path.join(folder, `${service.name}.env`);
-  writeFileSync(
-    envFile,
-    Object.entries(env)
-      .map(([k, v]) => `${k}=${v}\n`)
-      .join(''),
-  );
-  return { name: service.name, principal: grant.principal, grantFile, env, envFile };
+  rmSync(envFile, { force: true }); // One of an older run may have had another mode.
+  writeFileSync(envFile, envText(env), { mode: 0o600 });
+  return { name: service.name, principal: grant.principal, identity: service.identity, grantFile, env, envFile };
 }

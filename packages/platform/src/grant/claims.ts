@@ -1,6 +1,6 @@
 import { TurnpikeError } from '@turnpike/core';
 import type { GrantClaims, GrantQuota } from '@turnpike/core/spi';
-import { type Manifest, type QuotaSpec, type ServiceResource, topicOf } from '../manifest/model.ts';
+import { environmentOf, type Manifest, type QuotaSpec, type ServiceResource, topicNames, topicOf } from '../manifest/model.ts';
 
 export interface ClaimsInit {
   readonly environment: string;
@@ -24,7 +24,7 @@ const LEEWAY_S = 60;
 /** The grants of a service in one environment: one for each principal.
  *  @throws TurnpikeError CONFIG_INVALID: the service has no such environment. */
 export function grantClaims(manifest: Manifest, service: ServiceResource, init: ClaimsInit): readonly GrantClaims[] {
-  const environment = service.environments[init.environment];
+  const environment = environmentOf(service, init.environment);
   if (!environment)
     throw new TurnpikeError(
       'CONFIG_INVALID',
@@ -53,8 +53,7 @@ export function grantClaims(manifest: Manifest, service: ServiceResource, init: 
 
 /** By topic, with every operation in one entry. */
 function topics(manifest: Manifest, service: ServiceResource): { cluster: string; name: string; ops: ('read' | 'write')[] }[] {
-  const names = [...new Set([...service.produces.map((p) => p.topic), ...service.consumes.map((c) => c.topic)])].sort();
-  return names.map((name) => ({
+  return topicNames(service).map((name) => ({
     cluster: topicOf(manifest, name)?.cluster ?? '',
     name,
     ops: [

@@ -1,8 +1,9 @@
 import type { GrantClaims } from '@turnpike/core/spi';
 import { type SigningKey, signGrant } from '@turnpike/policy';
-import type { RegistryClient } from '@turnpike/schema';
+import type { RegistryClient, RegistryReference } from '@turnpike/schema';
 import { schemaFingerprint } from '../generate/contract.ts';
-import { type Manifest, type ServiceResource, topicOf } from '../manifest/model.ts';
+import { type Manifest, type SchemaResource, type ServiceResource, topicNames, topicOf } from '../manifest/model.ts';
+import { referredTo, versionOf } from '../references.ts';
 import { type ClaimsInit, grantClaims } from './claims.ts';
 
 export interface IssuedGrant {
@@ -32,15 +33,16 @@ export async function issueGrants(
 }
 
 async function schemaIds(manifest: Manifest, service: ServiceResource, registry: RegistryClient): Promise<GrantClaims['schemas']> {
-  const names = [...new Set([...service.produces, ...service.consumes].map((e) => e.topic))];
-  return Promise.all(
-    names
-      .flatMap((name) => topicOf(manifest, name) ?? [])
-      .map(async ({ value }) => {
-        const references = await Promise.all(
-          value.references.map(async (r) => ({ name: r.name, subject: r.subject, version: (await registry.latest(r.subject))?.version ?? 1 })),
-        );
-        return { subject: value.subject, sha256: schemaFingerprint(value), id: await registry.lookupId(value.subject, value.text, { references }) };
-      }),
-  );
+  const topics = topicNames(service).flatMap((name) => topicOf(manifest, name) ?? []);
+  return Promise.all(topics.map(async ({ value }) => ({ subject: value.subject, sha256: schemaFingerprint(value), id: await registeredId(value, registry) })));
+}
+
+/** @throws TurnpikeError SCHEMA_UNKNOWN: it, or what it refers to, has not been applied. */
+async function registeredId({ subject, text, references: given }: SchemaResource, registry: RegistryClient): Promise<number> {
+  const references: RegistryReference[] = [];
+  for (const { text, ...names } of given) {
+    const id = await registry.lookupId(names.subject, text, { references: referredTo(text, references) });
+    references.push({ ...names, version: await versionOf(registry, names.subject, id) });
+  }
+  return registry.lookupId(subject, text, { references });
 }

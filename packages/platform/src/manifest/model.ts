@@ -1,12 +1,12 @@
 import type { EnforcementMode } from '@turnpike/core/spi';
 import type { CompatibilityLevel } from '@turnpike/schema';
-import type { Location } from './problems.ts';
+import type { Place } from './problems.ts';
 
 /** `turnpike.dev/v1alpha1`, as read: checked, with defaults, and with the place that it was read from. */
 export interface Resource {
   readonly name: string;
   readonly team: string;
-  readonly at: Location;
+  readonly at: Place;
 }
 
 export interface TopicResource extends Resource {
@@ -48,7 +48,7 @@ export interface Produces {
   readonly topic: string;
   readonly quota: QuotaSpec | undefined;
   readonly onExpiry: 'hold' | 'refuse';
-  readonly at: Location;
+  readonly at: Place;
 }
 
 export interface Consumes {
@@ -56,13 +56,14 @@ export interface Consumes {
   readonly group: string;
   readonly quota: QuotaSpec | undefined;
   readonly onExpiry: 'hold' | 'refuse';
-  readonly at: Location;
+  readonly at: Place;
 }
 
 export interface ServiceEnvironment {
   readonly principals: readonly string[];
   readonly maxInstances: number;
   readonly enforcement: EnforcementMode;
+  readonly at: Place;
 }
 
 export interface ServiceResource extends Resource {
@@ -90,13 +91,30 @@ export type AnyResource = TopicResource | ServiceResource | ClusterResource;
 
 /** What one turnpike.yaml says, and the topics and clusters of those that it imports. */
 export interface Manifest {
-  /** The files that were read, the importing one first. */
+  /** The folder that it lies in, where its lock goes. */
+  readonly folder: string;
+  /** The files that were read, the importing ones first. */
   readonly files: readonly string[];
   readonly topics: readonly TopicResource[];
   readonly services: readonly ServiceResource[];
   readonly clusters: readonly ClusterResource[];
   /** Of other teams' files. */
   readonly imported: { readonly topics: readonly TopicResource[]; readonly clusters: readonly ClusterResource[] };
+}
+
+/** The cluster as this manifest, or one that it imports, declares it. */
+export function clusterOf(manifest: Manifest, name: string): ClusterResource | undefined {
+  return [...manifest.clusters, ...manifest.imported.clusters].find((c) => c.name === name);
+}
+
+/** What a service is in an environment; undefined = it isn't there. */
+export function environmentOf(service: ServiceResource, name: string): ServiceEnvironment | undefined {
+  return Object.hasOwn(service.environments, name) ? service.environments[name] : undefined;
+}
+
+/** Every topic that a service uses, once, by name. */
+export function topicNames(service: ServiceResource): string[] {
+  return [...new Set([...service.produces, ...service.consumes].map((e) => e.topic))].sort();
 }
 
 export function topicOf(manifest: Manifest, name: string): TopicResource | undefined {

@@ -7,10 +7,13 @@ export interface Location {
   readonly column: number;
 }
 
-/** Something wrong in a manifest, and what to do about it. */
-export interface Problem extends Location {
-  /** `spec.produces[0].topic`. */
+/** A location with what stands there: `spec.produces[0]`. */
+export interface Place extends Location {
   readonly path: string;
+}
+
+/** Something wrong in a manifest, and what to do about it. */
+export interface Problem extends Place {
   readonly message: string;
 }
 
@@ -18,7 +21,7 @@ export const placeOf = ({ file, line, column }: Location): string => `${file}:${
 
 /** All problems at once: a person who mends one shouldn't be told of the next only then. */
 export function manifestError(problems: readonly Problem[]): TurnpikeError {
-  const sorted = [...problems].sort((a, b) => a.file.localeCompare(b.file) || a.line - b.line || a.column - b.column);
+  const sorted = [...problems].sort((a, b) => (a.file < b.file ? -1 : a.file > b.file ? 1 : a.line - b.line || a.column - b.column));
   const lines = sorted.map((p) => `${placeOf(p)} ${p.path ? `${p.path} ` : ''}${p.message}`);
   const [first] = sorted;
   return new TurnpikeError('MANIFEST_INVALID', `${problems.length === 1 ? 'one problem' : `${problems.length} problems`}:\n${lines.join('\n')}`, {

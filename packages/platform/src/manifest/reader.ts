@@ -1,8 +1,9 @@
-import { isMap, isScalar, isSeq, type LineCounter, type Node, type Pair } from 'yaml';
-import type { Location, Problem } from './problems.ts';
+import { type Document, isAlias, isMap, isScalar, isSeq, type LineCounter, type Node, type Pair } from 'yaml';
+import type { Place, Problem } from './problems.ts';
 
 export interface Source {
   readonly file: string;
+  readonly document: Document;
   readonly lines: LineCounter;
   readonly problems: Problem[];
 }
@@ -10,41 +11,45 @@ export interface Source {
 /** A place in a YAML document that is read by what is expected there. What is wrong becomes a problem with its place, and reading goes on. */
 export class Reader {
   readonly path: string;
+  /** What stands here; of an alias, what it stands for. */
   readonly #node: Node | null | undefined;
   readonly #source: Source;
-  /** Where to point when there is nothing here. */
-  readonly #parent: Node | undefined;
+  /** Where to point: here, or at what should have it. */
+  readonly #pointed: Node | undefined;
   readonly #asked = new Set<string>();
+  #told = false;
 
   constructor(node: Node | null | undefined, source: Source, path = '', parent?: Node) {
-    this.#node = node;
+    this.#node = isAlias(node) ? node.resolve(source.document) : node;
     this.#source = source;
     this.path = path;
-    this.#parent = parent;
+    this.#pointed = node ?? parent;
   }
 
   get exists(): boolean {
     return this.#node !== undefined && this.#node !== null && !(isScalar(this.#node) && this.#node.value === null);
   }
 
-  get at(): Location {
-    const offset = (this.#node ?? this.#parent)?.range?.[0] ?? 0;
-    const { line, col } = this.#source.lines.linePos(offset);
-    return { file: this.#source.file, line, column: col };
+  get at(): Place {
+    const { line, col } = this.#source.lines.linePos(this.#pointed?.range?.[0] ?? 0);
+    return { file: this.#source.file, line, column: col, path: this.path };
   }
 
   problem(message: string): void {
-    this.#source.problems.push({ ...this.at, path: this.path, message });
+    this.#source.problems.push({ ...this.at, message });
   }
 
   get(key: string): Reader {
     this.#asked.add(key);
     const pair = this.#pairs().find((p) => keyOf(p) === key);
-    return new Reader(pair?.value as Node | null | undefined, this.#source, this.path ? `${this.path}.${key}` : key, this.#node ?? this.#parent);
+    // What isn't a mapping is told of once, by end(), not once for each key that it therefore lacks.
+    const source = this.exists && !isMap(this.#node) ? { ...this.#source, problems: [] } : this.#source;
+    return new Reader(pair?.value as Node | null | undefined, source, this.path ? `${this.path}.${key}` : key, this.#pointed);
   }
 
-  /** Call last: a misspelt key is a problem, never ignored. */
+  /** Call last: a misspelt key is a problem, and so is a value where keys belong; neither is ignored. */
   end(): void {
+    if (this.exists) this.isMap();
     for (const pair of this.#pairs()) {
       const key = keyOf(pair);
       if (this.#asked.has(key)) continue;
@@ -55,7 +60,8 @@ export class Reader {
 
   isMap(): boolean {
     if (isMap(this.#node)) return true;
-    this.problem(this.exists ? 'must be a mapping (key: value).' : 'is missing.');
+    if (!this.#told) this.problem(this.exists ? 'must be a mapping (key: value).' : 'is missing; it must be a mapping (key: value).');
+    this.#told = true;
     return false;
   }
 
@@ -68,16 +74,17 @@ export class Reader {
   list(): Reader[] {
     if (!this.exists) return [];
     if (!isSeq(this.#node)) {
-      this.problem('must be a list.');
+      this.problem('must be a list, as [a, b].');
       return [];
     }
-    return this.#node.items.map((item, i) => new Reader(item as Node, this.#source, `${this.path}[${i}]`));
+    return this.#node.items.map((item, i) => new Reader(item as Node, this.#source, `${this.path}[${i}]`, this.#pointed));
   }
 
   string(): string | undefined {
     const value = this.#scalar();
     if (typeof value === 'string' && value !== '') return value;
-    if (value !== undefined) this.problem(`is ${JSON.stringify(value)}; it must be a text that is not empty.`);
+    if (value === '') this.problem('is empty; give it a value, or take it out.');
+    else if (value !== undefined) this.problem(`is ${JSON.stringify(value)}, which YAML takes for no text; put it in quotes: "${String(value)}".`);
     return undefined;
   }
 
