@@ -49,8 +49,12 @@ describe('the README', () => {
       JSON.stringify({ extends: path.join(root, 'tsconfig.json'), compilerOptions: options, include: ['*.ts', 'generated'] }),
     );
     const tsc = [path.join(root, 'node_modules/typescript/bin/tsc'), '-p', folder, '--pretty', 'false'];
-    const { stdout } = await run(process.execPath, tsc).catch((failed: { stdout: string }) => failed);
-    const places = stdout.split('\n').flatMap((line) => /^\S*?([\w-]+\.ts)\((\d+),/.exec(line)?.slice(1, 3).join(':') ?? []);
+    const { stdout } = await run(process.execPath, tsc, { cwd: root }).catch((failed: { stdout: string }) => failed);
+    const places = stdout.split('\n').flatMap((line) => {
+      const [, file = '', at] = /^(\S+)\((\d+),\d+\): error/.exec(line) ?? [];
+      const shown = path.relative(folder, path.resolve(root, file));
+      return at === undefined || shown.startsWith('..') ? [] : `${shown}:${at}`;
+    });
     expect(places, stdout).toEqual(['wrong.ts:4', 'wrong.ts:5', 'wrong.ts:6']);
   });
 
