@@ -2,6 +2,7 @@ import {
   type Attributes,
   type Context,
   context,
+  createNoopMeter,
   type Link,
   type Meter,
   metrics,
@@ -41,10 +42,12 @@ import {
 import { headerGetter, headerSetter } from './carriers.ts';
 
 export interface OpenTelemetryOptions {
-  /** Default: the global provider's. */
+  /** Default: the global provider's, also one that is registered later. */
   readonly tracer?: Tracer;
-  /** Default: the global provider's. */
+  /** Default: the global provider's as it is at connect(): register the SDK first. */
   readonly meter?: Meter;
+  /** "on" (default): a `create` span for each record that is sent while a span records. "off": the active context itself travels with the record, and send spans link to that. */
+  readonly createSpans?: 'on' | 'off';
   /** "link" (default): a process span links to what created its records, as the conventions ask. "parent": for a single record it continues that trace. */
   readonly parenting?: 'link' | 'parent';
   /** `messaging.client.id`. */
@@ -62,13 +65,17 @@ const NAME = '@turnpike/telemetry';
 /** Spans and metrics by the messaging conventions, through @opentelemetry/api.
  *
  *  A produced record has a `create` span only where the caller's active span records; its context then travels in the headers. Without one, an active context (unsampled, say) is passed
- *  on as it is, and without that nothing is written. Each flush that settles has one `send` span per topic, linked to its records' spans. */
+ *  on as it is, and without that nothing is written. A context that the caller has put into the headers is never touched: it is the record's. Each flush that settles has one `send` span
+ *  per topic, linked to its records' contexts.
+ *
+ *  Of what the conventions recommend, `messaging.kafka.message.key` is left out: keys are often personal data. */
 export function openTelemetry(options: OpenTelemetryOptions = {}): Telemetry {
   return new OpenTelemetry(options);
 }
 
 class OpenTelemetry implements Telemetry {
   readonly #tracer: Tracer;
+  readonly #createSpans: 'on' | 'off';
   readonly #parenting: 'link' | 'parent';
   readonly #common: Attributes;
   readonly #logger: Logger;
@@ -80,26 +87,28 @@ class OpenTelemetry implements Telemetry {
   #failed = false;
 
   constructor(options: OpenTelemetryOptions) {
-    const meter = options.meter ?? metrics.getMeter(NAME);
-    const advice = { explicitBucketBoundaries: DURATION_BUCKETS };
     this.#tracer = options.tracer ?? trace.getTracer(NAME);
+    this.#createSpans = options.createSpans ?? 'on';
     this.#parenting = options.parenting ?? 'link';
     this.#common = { [SYSTEM]: 'kafka', ...(options.clientId === undefined ? {} : { [CLIENT_ID]: options.clientId }) };
     this.#logger = options.logger ?? silentLogger;
     this.#now = options.now ?? Date.now;
-    this.#duration = meter.createHistogram('messaging.client.operation.duration', { unit: 's', description: 'Duration of a messaging operation', advice });
-    this.#sent = meter.createCounter('messaging.client.sent.messages', { unit: '{message}', description: 'Messages that a producer tried to send' });
-    this.#consumed = meter.createCounter('messaging.client.consumed.messages', { unit: '{message}', description: 'Messages delivered to the application' });
-    this.#process = meter.createHistogram('messaging.process.duration', { unit: 's', description: 'Duration of processing', advice });
+    const instruments = this.#guarded(() => instrumentsOf(options.meter ?? metrics.getMeter(NAME))) ?? instrumentsOf(createNoopMeter());
+    this.#duration = instruments.duration;
+    this.#sent = instruments.sent;
+    this.#consumed = instruments.consumed;
+    this.#process = instruments.process;
   }
 
   create(topic: string, carrier: HeaderCarrier): RecordSpan | undefined {
     const active = trace.getActiveSpan();
     if (!active) return undefined; // The cheap way: no tracer call, no headers.
     return this.#guarded(() => {
-      if (!active.isRecording()) {
+      const own = carrier.hasHeaders ? trace.getSpanContext(propagation.extract(ROOT_CONTEXT, carrier.headers, headerGetter)) : undefined;
+      if (own) return { context: own, end: () => {} }; // The caller's: neither replaced nor mixed with ours.
+      if (this.#createSpans === 'off' || !active.isRecording()) {
         propagation.inject(context.active(), carrier, headerSetter);
-        return undefined;
+        return active.isRecording() ? { context: active.spanContext(), end: () => {} } : undefined;
       }
       const span = this.#tracer.startSpan(`create ${topic}`, {
         kind: SpanKind.PRODUCER,
@@ -112,15 +121,15 @@ class OpenTelemetry implements Telemetry {
 
   sent(batches: readonly SettledBatch[], startedAtMs: number): void {
     this.#guarded(() => {
-      const endedAtMs = this.#now();
+      const endedAtMs = Math.max(startedAtMs, this.#now());
       for (const [topic, ofTopic] of Map.groupBy(batches, (b) => b.topic)) this.#sentTo(topic, ofTopic, startedAtMs, endedAtMs);
     });
   }
 
   #sentTo(topic: string, batches: readonly SettledBatch[], startedAtMs: number, endedAtMs: number): void {
     const error = batches.find((b) => b.error)?.error;
-    const attributes: Attributes = { ...this.#common, [OPERATION_NAME]: 'send', [OPERATION_TYPE]: 'send', [DESTINATION]: topic, ...failure(error) };
-    this.#duration.record((endedAtMs - startedAtMs) / 1000, attributes);
+    const attributes: Attributes = { ...this.#common, [OPERATION_NAME]: 'send', [OPERATION_TYPE]: 'send', [DESTINATION]: topic };
+    this.#duration.record(seconds(startedAtMs, endedAtMs), { ...attributes, ...failure(error) });
     for (const batch of batches) this.#sent.add(batch.pendings.length, { ...attributes, [PARTITION]: String(batch.partition), ...failure(batch.error) });
     const count = batches.reduce((sum, b) => sum + b.pendings.length, 0);
     const links = limited(batches.flatMap((b) => b.pendings.flatMap((p) => (p.span ? [{ context: p.span.context as Link['context'] }] : []))));
@@ -140,7 +149,7 @@ class OpenTelemetry implements Telemetry {
 
   received(topic: string, partition: number, group: string, records: readonly InboundRecord[], startedAtMs: number): void {
     this.#guarded(() => {
-      const endedAtMs = this.#now();
+      const endedAtMs = Math.max(startedAtMs, this.#now());
       const attributes: Attributes = {
         ...this.#common,
         [OPERATION_NAME]: 'poll',
@@ -149,7 +158,8 @@ class OpenTelemetry implements Telemetry {
         [GROUP]: group,
         [PARTITION]: String(partition),
       };
-      this.#duration.record((endedAtMs - startedAtMs) / 1000, attributes);
+      this.#duration.record(seconds(startedAtMs, endedAtMs), attributes);
+      if (records.length === 0) return; // Control records only: nothing was delivered.
       this.#consumed.add(records.length, attributes);
       const span = this.#tracer.startSpan(
         `poll ${topic}`,
@@ -178,7 +188,7 @@ class OpenTelemetry implements Telemetry {
       throw thrown;
     } finally {
       this.#guarded(() => {
-        this.#process.record((this.#now() - startedAtMs) / 1000, { ...started.attributes, ...failure(error) });
+        this.#process.record(seconds(startedAtMs, this.#now()), { ...started.attributes, ...failure(error) });
         end(started.span, error);
       });
     }
@@ -211,7 +221,7 @@ class OpenTelemetry implements Telemetry {
 
   committed(group: string, offsets: readonly CommitOffset[], startedAtMs: number, error?: TurnpikeError): void {
     this.#guarded(() => {
-      const endedAtMs = this.#now();
+      const endedAtMs = Math.max(startedAtMs, this.#now());
       for (const [topic, ofTopic] of Map.groupBy(offsets, (o) => o.topic)) {
         const attributes: Attributes = {
           ...this.#common,
@@ -221,7 +231,7 @@ class OpenTelemetry implements Telemetry {
           [GROUP]: group,
           ...failure(error),
         };
-        this.#duration.record((endedAtMs - startedAtMs) / 1000, attributes);
+        this.#duration.record(seconds(startedAtMs, endedAtMs), attributes);
         const span = this.#tracer.startSpan(
           `commit ${topic}`,
           { kind: SpanKind.CLIENT, startTime: startedAtMs, attributes: { ...attributes, ...partitionOf(ofTopic) } },
@@ -243,6 +253,20 @@ class OpenTelemetry implements Telemetry {
     }
   }
 }
+
+function instrumentsOf(meter: Meter) {
+  const histogram = { unit: 's', advice: { explicitBucketBoundaries: DURATION_BUCKETS } };
+  const counter = { unit: '{message}' };
+  return {
+    duration: meter.createHistogram('messaging.client.operation.duration', { ...histogram, description: 'Duration of a messaging operation' }),
+    sent: meter.createCounter('messaging.client.sent.messages', { ...counter, description: 'Messages that a producer tried to send' }),
+    consumed: meter.createCounter('messaging.client.consumed.messages', { ...counter, description: 'Messages delivered to the application' }),
+    process: meter.createHistogram('messaging.process.duration', { ...histogram, description: 'Duration of processing' }),
+  };
+}
+
+/** Never below 0, which a histogram refuses: the wall clock may have been set back meanwhile. */
+const seconds = (fromMs: number, toMs: number): number => Math.max(0, toMs - fromMs) / 1000;
 
 function end(span: Span, error: unknown, endedAtMs?: number): void {
   if (error !== undefined) {
