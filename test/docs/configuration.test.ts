@@ -36,6 +36,7 @@ describe('docs/configuration.md', () => {
     ['ProducerOptions', 'packages/core/src/pipeline/options.ts'],
     ['ConsumerOptions', 'packages/core/src/consumer/options.ts'],
     ['WireOptions', 'packages/transports/src/wire.ts'],
+    ['OpenTelemetryOptions', 'packages/telemetry/src/open-telemetry.ts'],
   ])('lists every option of %s, and no other', (name, file) => {
     const listed = rows(section(document, name)).map(([option]) => code(option));
     expect(listed.length).toBeGreaterThan(0);
