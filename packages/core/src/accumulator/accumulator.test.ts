@@ -7,16 +7,18 @@ import { type DrainGate, openGate } from '../spi/policy.ts';
 import type { Pending, SettledBatch } from '../spi/transport.ts';
 import { accumulate } from './accumulator.ts';
 
+type Outcomes = readonly (ProduceOutcome | Promise<ProduceOutcome>)[];
+
 /** A driver whose answers come when the test says so. */
 class HeldDriver implements ProduceDriver {
-  readonly flushes: { lane: number; batches: readonly ProduceBatch[]; answer: (outcomes?: readonly ProduceOutcome[]) => void }[] = [];
+  readonly flushes: { lane: number; batches: readonly ProduceBatch[]; answer: (outcomes?: Outcomes) => void }[] = [];
   closed = false;
   warm = async () => {};
   partitions = () => 4;
   lane = (_topic: string, partition: number) => partition % 2;
-  produce(lane: number, batches: readonly ProduceBatch[]): Promise<readonly ProduceOutcome[]> {
+  produce(lane: number, batches: readonly ProduceBatch[]): Promise<Outcomes> {
     return new Promise((resolve) => {
-      const answer = (outcomes: readonly ProduceOutcome[] = batches.map(() => ({ baseOffset: 0n, attempts: 1 }))) => resolve(outcomes);
+      const answer = (outcomes: Outcomes = batches.map(() => ({ baseOffset: 0n, attempts: 1 }))) => resolve(outcomes);
       this.flushes.push({ lane, batches, answer });
     });
   }
@@ -285,5 +287,115 @@ describe('accumulate', () => {
     expect(driver.flushes).toHaveLength(0);
     await clock.advance(10);
     expect(values(0)).toEqual([['a', 'b']]);
+  });
+
+  // A partition under its minimum of replicas, or of a topic that was deleted, used to stop all partitions of its leader for as long as it was retried.
+  it('frees the lane while one partition is tried again, and keeps that partition in order', async () => {
+    const { append, driver, values, ended } = setUp();
+    append(0, 'a');
+    append(2, 'b');
+    await turn();
+    const late = Promise.withResolvers<ProduceOutcome>();
+    driver.flushes[0]?.answer([late.promise, { baseOffset: 0n, attempts: 1 }]);
+    await turn();
+    append(0, 'behind a');
+    append(2, 'c');
+    await turn();
+    expect(values(1)).toEqual([['c']]);
+    driver.flushes[1]?.answer();
+    late.resolve({ baseOffset: 9n, attempts: 3 });
+    await turn();
+    expect(values(2)).toEqual([['behind a']]);
+    expect(ended).toEqual(['ok b', 'ok c', 'ok a']);
+  });
+
+  it('flush() and close wait for what is tried again', async () => {
+    const { append, driver, port, ended } = setUp();
+    append(0, 'a');
+    await turn();
+    const late = Promise.withResolvers<ProduceOutcome>();
+    driver.flushes[0]?.answer([late.promise]);
+    const closing = port[Symbol.asyncDispose]();
+    await turn();
+    expect({ closed: driver.closed, ended }).toEqual({ closed: false, ended: [] });
+    late.resolve({ baseOffset: 0n, attempts: 2 });
+    await closing;
+    expect(ended).toEqual(['ok a']);
+  });
+
+  it('sends the rest of a batch again, in order, when the broker says which records are at fault', async () => {
+    const refunds: number[] = [];
+    const gate: DrainGate = { ...openGate, refund: (_t, records) => void refunds.push(records) };
+    const { append, driver, values, ended } = setUp({}, gate);
+    for (const c of 'abcd') append(0, c);
+    await turn();
+    append(0, 'e');
+    const error = new TurnpikeError('BROKER_REJECTED', 'INVALID_RECORD', { written: 'no' });
+    driver.flushes[0]?.answer([{ baseOffset: -1n, attempts: 1, error, rejected: [1] }]);
+    await turn();
+    expect(ended).toEqual(['BROKER_REJECTED b no']);
+    expect(values(1)).toEqual([['a', 'c', 'd', 'e']]);
+    expect(refunds.reduce((a, b) => a + b)).toBe(4);
+    driver.flushes[1]?.answer();
+    await turn();
+    expect(ended.slice(1)).toEqual(['ok a', 'ok c', 'ok d', 'ok e']);
+  });
+
+  it('splits a batch that is too large only when it is certain that nothing of it was written', async () => {
+    const { append, driver, ended } = setUp();
+    append(0, 'a');
+    append(0, 'b');
+    await turn();
+    driver.flushes[0]?.answer([{ baseOffset: -1n, attempts: 2, error: new TurnpikeError('RECORD_TOO_LARGE', 'config changed', { written: 'unknown' }) }]);
+    await turn();
+    expect(ended).toEqual(['RECORD_TOO_LARGE a unknown', 'RECORD_TOO_LARGE b unknown']);
+  });
+
+  // After an outage the oldest record, with a moment left, used to take a whole batch of younger ones down with it.
+  it('gives a record that has little time left no company that has more', async () => {
+    const { append, driver, clock, values } = setUp({ requestTimeoutMs: 10_000 });
+    append(0, 'first', 30_000);
+    await clock.advance(1);
+    append(0, 'old', 29_000);
+    append(0, 'as old', 29_500);
+    append(0, 'young', 50_000);
+    append(0, 'younger', 58_000);
+    await clock.advance(28_000);
+    driver.flushes[0]?.answer();
+    await turn();
+    driver.flushes[1]?.answer();
+    await turn();
+    expect([values(1), values(2)]).toEqual([[['old', 'as old']], [['young', 'younger']]]);
+    expect(driver.flushes[1]?.batches[0]?.deadlineMs).toBe(29_000);
+  });
+
+  it('never hands over a record whose deadline has passed, though no sweep has found it yet', async () => {
+    const { append, driver, clock, ended, values } = setUp();
+    append(0, 'a', 30_000);
+    await clock.advance(240);
+    append(0, 'b', 245);
+    append(0, 'c', 30_000);
+    await clock.advance(8);
+    driver.flushes[0]?.answer();
+    await turn();
+    expect(ended).toContain('DELIVERY_TIMEOUT b no');
+    expect(values(1)).toEqual([['c']]);
+  });
+
+  it('bounds a flush, and lets no partition starve that does not fit into it', async () => {
+    const big = 'x'.repeat(900_000);
+    const { append, driver } = setUp({ maxBufferBytes: 200 * 1024 * 1024 });
+    for (let round = 0; round < 3; round++) for (let p = 0; p < 40; p++) append(p * 2, big);
+    const sent: number[] = [];
+    for (let i = 0; sent.length < 120; i++) {
+      await turn();
+      const flush = driver.flushes[i];
+      if (!flush) break;
+      expect(flush.batches.reduce((sum, b) => sum + b.bytes, 0)).toBeLessThan(18 * 1024 * 1024);
+      sent.push(...flush.batches.map((b) => b.partition));
+      flush.answer();
+    }
+    expect(sent).toHaveLength(120);
+    expect(new Set(sent.slice(0, 40)).size).toBe(40);
   });
 });

@@ -7,6 +7,10 @@ import { Arena } from './arena.ts';
 const RECORD_OVERHEAD = 96;
 /** How often records that wait are looked through for one whose deadline has passed. */
 const SWEEP_MS = 250;
+/** No more is added to a flush that holds so much: a broker cuts the connection at 100 MiB (`socket.request.max.bytes`), for every retry again. */
+const MAX_FLUSH_BYTES = 16 * 1024 * 1024;
+/** A batch that is in a hurry takes no record with it that has more time than this beyond the first one's, in ms: all of a batch ends with its first deadline. */
+const HURRY_SPREAD_MS = 1_000;
 
 interface Entry {
   readonly record: BufferedRecord;
@@ -26,6 +30,13 @@ interface Queue {
   heldUntil: number;
   /** Lower than the option once the broker has found a batch too large for the topic. */
   maxBatchBytes: number;
+}
+
+/** One partition's part of a flush. */
+interface Part {
+  readonly batch: ProduceBatch;
+  readonly queue: Queue;
+  readonly entries: readonly Entry[];
 }
 
 /** A driver with an accumulator in front: many single sends become few requests. Send at once if nothing is in flight for the lane, else
@@ -169,16 +180,20 @@ class Accumulator implements ProducerPort {
 
   /** Starts a flush on each lane that is idle. */
   #drain(): void {
-    const flushes = new Map<number, { batch: ProduceBatch; queue: Queue; entries: readonly Entry[] }[]>();
+    const flushes = new Map<number, { readonly parts: Part[]; bytes: number }>();
+    const expired: SettledBatch[] = [];
     const now = this.#context.clock.monotonic();
-    for (const queue of this.#dirty) {
+    for (const queue of [...this.#dirty]) {
       if (queue.inFlight.length > 0) continue;
       const lane = this.#driver.lane(queue.topic, queue.partition);
       if (this.#busyLanes.has(lane)) continue;
+      const flush = flushes.get(lane) ?? { parts: [], bytes: 0 };
+      if (flush.bytes >= MAX_FLUSH_BYTES) continue;
       if (queue.heldUntil > now) {
         this.#wakeIn(queue.heldUntil - now);
         continue;
       }
+      this.#expire(queue, now, expired);
       const entries = this.#take(queue, now);
       if (entries.length === 0) continue;
       const batch = {
@@ -188,11 +203,12 @@ class Accumulator implements ProducerPort {
         bytes: bytesOf(entries),
         deadlineMs: deadlineOf(entries),
       };
-      const flush = flushes.get(lane);
-      if (flush) flush.push({ batch, queue, entries });
-      else flushes.set(lane, [{ batch, queue, entries }]);
+      flush.parts.push({ batch, queue, entries });
+      flush.bytes += batch.bytes;
+      flushes.set(lane, flush);
     }
-    for (const [lane, flush] of flushes) void this.#flushLane(lane, flush);
+    for (const [lane, { parts }] of flushes) void this.#flushLane(lane, parts);
+    this.#tell(expired);
   }
 
   /** The next batch of a partition, admitted by the quota; empty = it has to wait. */
@@ -203,8 +219,10 @@ class Accumulator implements ProducerPort {
     const maxRecords = burst?.records ?? Number.POSITIVE_INFINITY;
     let count = 0;
     let bytes = 0;
+    const first = queue.waiting[0]?.pending.deadlineMs ?? 0;
+    const latest = first - now < this.#options.requestTimeoutMs ? first + HURRY_SPREAD_MS : Number.POSITIVE_INFINITY;
     for (const entry of queue.waiting) {
-      if (count > 0 && (count >= maxRecords || bytes + entry.bytes > maxBytes)) break;
+      if (count > 0 && (count >= maxRecords || bytes + entry.bytes > maxBytes || entry.pending.deadlineMs > latest)) break;
       count++;
       bytes += entry.bytes;
     }
@@ -218,40 +236,80 @@ class Accumulator implements ProducerPort {
     const entries = queue.waiting.slice(0, count);
     queue.waiting = queue.waiting.slice(count);
     queue.inFlight = entries;
-    if (queue.waiting.length === 0) this.#dirty.delete(queue);
+    // To the end of the line: where not all fit into a flush, those that come last must not starve.
+    this.#dirty.delete(queue);
+    if (queue.waiting.length > 0) this.#dirty.add(queue);
     return entries;
   }
 
-  async #flushLane(lane: number, flush: readonly { batch: ProduceBatch; queue: Queue; entries: readonly Entry[] }[]): Promise<void> {
+  async #flushLane(lane: number, parts: readonly Part[]): Promise<void> {
     this.#busyLanes.add(lane);
     const startedAtMs = this.#context.clock.now();
-    const batches = flush.map((f) => f.batch);
-    let outcomes: readonly ProduceOutcome[];
+    const broken = (cause: unknown): ProduceOutcome => ({
+      baseOffset: -1n,
+      attempts: 1,
+      error: asTurnpikeError(cause, 'INTERNAL', 'The transport failed to send a batch; report this.', { written: 'unknown' }),
+    });
+    let outcomes: readonly (ProduceOutcome | Promise<ProduceOutcome>)[];
     try {
-      outcomes = await this.#driver.produce(lane, batches);
+      outcomes = await this.#driver.produce(
+        lane,
+        parts.map((p) => p.batch),
+      );
     } catch (cause) {
-      const error = asTurnpikeError(cause, 'INTERNAL', 'The transport failed to send a batch; report this.', { written: 'unknown' });
-      outcomes = batches.map(() => ({ baseOffset: -1n, error, attempts: 1 }));
+      outcomes = parts.map(() => broken(cause));
     }
     this.#busyLanes.delete(lane);
-    const settled: SettledBatch[] = [];
-    for (const [i, { batch, queue, entries }] of flush.entries()) {
-      const outcome = outcomes[i] ?? {
-        baseOffset: -1n,
-        attempts: 1,
-        error: new TurnpikeError('INTERNAL', 'The transport gave no outcome for a batch; report this.', { written: 'unknown' }),
-      };
-      queue.inFlight = [];
-      if (outcome.error?.code === 'RECORD_TOO_LARGE' && entries.length > 1) {
-        this.#sendSmaller(queue, batch, entries);
-        continue;
-      }
-      settled.push(this.#settle(batch, entries, outcome));
-      this.#release(entries);
+    const ended: SettledBatch[] = [];
+    for (const [i, part] of parts.entries()) {
+      const outcome = outcomes[i] ?? broken(new Error('no outcome'));
+      if (outcome instanceof Promise)
+        void outcome.catch(broken).then((late) => {
+          const settled: SettledBatch[] = [];
+          this.#end(part, late, settled);
+          this.#tell(settled, startedAtMs);
+          this.#drain();
+        });
+      else this.#end(part, outcome, ended);
     }
+    this.#tell(ended, startedAtMs);
+    this.#drain();
+  }
+
+  /** What comes of one partition's batch: records that settle, or go again without those that spoil it. */
+  #end({ batch, queue, entries }: Part, outcome: ProduceOutcome, settled: SettledBatch[]): void {
+    queue.inFlight = [];
+    if (outcome.error?.written === 'no' && entries.length > 1) {
+      if (outcome.error.code === 'RECORD_TOO_LARGE') {
+        this.#sendSmaller(queue, batch, entries);
+        return;
+      }
+      const rejected = new Set(outcome.rejected);
+      if (rejected.size > 0 && rejected.size < entries.length) {
+        const bad = entries.filter((_, i) => rejected.has(i));
+        this.#sendAgain(
+          queue,
+          entries.filter((_, i) => !rejected.has(i)),
+        );
+        this.#context.gate.refund(batch.topic, entries.length - bad.length, batch.bytes - bytesOf(bad));
+        settled.push(this.#settle({ ...batch, bytes: bytesOf(bad) }, bad, outcome));
+        this.#release(bad);
+        return;
+      }
+    }
+    settled.push(this.#settle(batch, entries, outcome));
+    this.#release(entries);
+  }
+
+  #tell(settled: readonly SettledBatch[], startedAtMs = this.#context.clock.now()): void {
     if (settled.length > 0) this.#context.events.settled(settled, startedAtMs);
     this.#resolveFlushes();
-    this.#drain();
+  }
+
+  /** At the head of their partition, in their order. */
+  #sendAgain(queue: Queue, entries: readonly Entry[]): void {
+    queue.waiting = [...entries, ...queue.waiting];
+    this.#dirty.add(queue);
   }
 
   /** The topic takes smaller batches than the option says: the same records go again, in the same order, in batches of half the size; a record that is too large alone
@@ -259,8 +317,7 @@ class Accumulator implements ProducerPort {
   #sendSmaller(queue: Queue, batch: ProduceBatch, entries: readonly Entry[]): void {
     this.#context.gate.refund(batch.topic, entries.length, batch.bytes);
     queue.maxBatchBytes = Math.max(1, Math.floor(batch.bytes / 2));
-    queue.waiting = [...entries, ...queue.waiting];
-    this.#dirty.add(queue);
+    this.#sendAgain(queue, entries);
   }
 
   #settle(batch: ProduceBatch, entries: readonly Entry[], outcome: ProduceOutcome): SettledBatch {
@@ -279,44 +336,44 @@ class Accumulator implements ProducerPort {
     };
   }
 
-  /** Ends records that wait (for quota, or behind a batch under way) past their deadline: those were never written. */
+  /** Ends records that wait (for quota, or behind a batch under way) past their deadline. */
   #expireWaiting(): void {
     this.#sweep = undefined;
     const now = this.#context.clock.monotonic();
     const settled: SettledBatch[] = [];
-    for (const queue of this.#dirty) {
-      const expired = queue.waiting.filter((e) => e.pending.deadlineMs <= now);
-      if (expired.length === 0) continue;
-      queue.waiting = queue.waiting.filter((e) => e.pending.deadlineMs > now);
-      if (queue.waiting.length === 0) this.#dirty.delete(queue);
-      const held = queue.heldUntil > now;
-      const facts = { topic: queue.topic, partition: queue.partition, written: 'no', retriable: true } as const;
-      const error = held
-        ? new TurnpikeError(
-            'QUOTA_EXCEEDED',
-            `${queue.topic}: the quota did not let the record go before its delivery timeout. Send less, raise the quota in turnpike.yaml, or raise deliveryTimeoutMs.`,
-            { ...facts, retryAfterMs: Math.ceil(queue.heldUntil - now) },
-          )
-        : new TurnpikeError(
-            'DELIVERY_TIMEOUT',
-            `${queue.topic}: the record waited behind others until its delivery timeout. The broker is slow or unreachable; see the errors of the records before it.`,
-            facts,
-          );
-      settled.push({
-        topic: queue.topic,
-        partition: queue.partition,
-        pendings: expired.map((e) => e.pending),
-        bytes: bytesOf(expired),
-        baseOffset: -1n,
-        error,
-      });
-      this.#release(expired);
-    }
-    if (settled.length > 0) {
-      this.#context.events.settled(settled, this.#context.clock.now());
-      this.#resolveFlushes();
-    }
+    for (const queue of [...this.#dirty]) this.#expire(queue, now, settled);
+    this.#tell(settled);
     if (this.#bufferedBytes > 0) this.#sweep ??= this.#context.clock.after(SWEEP_MS, () => this.#expireWaiting(), { holds: true });
+  }
+
+  /** These were never written, whatever became of those before them. */
+  #expire(queue: Queue, now: number, settled: SettledBatch[]): void {
+    const expired = queue.waiting.filter((e) => e.pending.deadlineMs <= now);
+    if (expired.length === 0) return;
+    queue.waiting = queue.waiting.filter((e) => e.pending.deadlineMs > now);
+    if (queue.waiting.length === 0) this.#dirty.delete(queue);
+    const held = queue.heldUntil > now;
+    const facts = { topic: queue.topic, partition: queue.partition, written: 'no', retriable: true } as const;
+    const error = held
+      ? new TurnpikeError(
+          'QUOTA_EXCEEDED',
+          `${queue.topic}: the quota did not let the record go before its delivery timeout. Send less, raise the quota in turnpike.yaml, or raise deliveryTimeoutMs.`,
+          { ...facts, retryAfterMs: Math.ceil(queue.heldUntil - now) },
+        )
+      : new TurnpikeError(
+          'DELIVERY_TIMEOUT',
+          `${queue.topic}: the record waited behind others until its delivery timeout. The broker is slow or unreachable; see the errors of the records before it.`,
+          facts,
+        );
+    settled.push({
+      topic: queue.topic,
+      partition: queue.partition,
+      pendings: expired.map((e) => e.pending),
+      bytes: bytesOf(expired),
+      baseOffset: -1n,
+      error,
+    });
+    this.#release(expired);
   }
 
   #release(entries: readonly Entry[]): void {

@@ -39,11 +39,7 @@ export function memoryAdmin(cluster: MemoryCluster): AdminPort {
       each(
         names,
         (n) => n,
-        (n) => {
-          cluster.topic(n);
-          cluster.topics.delete(n);
-          cluster.changed();
-        },
+        (n) => cluster.deleteTopic(n),
       ),
     topicConfigs: async (names) =>
       new Map(

@@ -18,7 +18,8 @@ export interface MemoryTopic {
 
 /** A request, as a fault sees it. */
 export interface FaultPoint {
-  readonly operation: 'produce' | 'fetch' | 'commit' | 'metadata';
+  /** "produce" strikes before the records are written, "acknowledge" after: as when a connection is cut before the answer has come. */
+  readonly operation: 'produce' | 'acknowledge' | 'fetch' | 'commit' | 'metadata';
   readonly topic?: string;
   readonly partition?: number;
 }
@@ -55,6 +56,15 @@ export class MemoryCluster {
     if (!Number.isInteger(partitions) || partitions < 1)
       throw new TurnpikeError('CONFIG_INVALID', `${name}: partitions is ${partitions}; it must be a whole number from 1.`, { topic: name });
     this.topics.set(name, { partitions: Array.from({ length: partitions }, () => []), configs: new Map(Object.entries(configs)) });
+    for (const group of this.groups.values()) group.topicsChanged();
+    this.changed();
+  }
+
+  /** With its records and the offsets that groups have committed in it. */
+  deleteTopic(name: string): void {
+    this.topic(name);
+    this.topics.delete(name);
+    for (const group of this.groups.values()) group.topicDeleted(name);
     this.changed();
   }
 

@@ -12,6 +12,7 @@ export interface GroupMember {
   readonly owned: Map<string, TopicPartition>;
   /** Told before `listener.assigned`, so that a position is there when records are asked for. */
   readonly onAssigned: (partitions: readonly TopicPartition[]) => void;
+  left: boolean;
 }
 
 /** A consumer group with cooperative rebalancing: a partition moves only after its old owner has drained and committed. */
@@ -28,14 +29,15 @@ export class MemoryGroup {
     this.#cluster = cluster;
   }
 
-  async join(member: Omit<GroupMember, 'id' | 'owned'>): Promise<GroupMember> {
-    const joined: GroupMember = { ...member, id: `${member.clientId}-${this.#nextId++}`, owned: new Map() };
-    this.members.set(joined.id, joined);
-    await this.#rebalance();
-    return joined;
+  /** A member from now on; `joined` resolves with its first assignment. */
+  join(init: Omit<GroupMember, 'id' | 'owned' | 'left'>): { readonly member: GroupMember; readonly joined: Promise<void> } {
+    const member: GroupMember = { ...init, id: `${init.clientId}-${this.#nextId++}`, owned: new Map(), left: false };
+    this.members.set(member.id, member);
+    return { member, joined: this.#rebalance() };
   }
 
   async leave(member: GroupMember): Promise<void> {
+    member.left = true;
     if (!this.members.delete(member.id)) return;
     await this.#rebalance();
   }
@@ -44,12 +46,20 @@ export class MemoryGroup {
     void this.#rebalance();
   }
 
-  /** Puts a member out as an expired session does: it is told afterwards, and its commits are refused. */
+  topicDeleted(topic: string): void {
+    for (const [key, offset] of this.committed) if (offset.topic === topic) this.committed.delete(key);
+    this.topicsChanged();
+  }
+
+  /** Puts a member out as an expired session does: it is told afterwards, its commits are refused, and it joins again. Resolves when it has. */
   async expire(member: GroupMember): Promise<void> {
     if (!this.members.delete(member.id)) return;
     const gone = [...member.owned.values()];
     member.owned.clear();
     member.listener.lost(gone);
+    await this.#rebalance();
+    if (member.left) return;
+    this.members.set(member.id, member);
     await this.#rebalance();
   }
 
@@ -76,7 +86,7 @@ export class MemoryGroup {
       [...this.members.values()].map(async (member) => {
         const leaving = [...member.owned.values()].filter((tp) => target.get(keyOf(tp)) !== member.id);
         if (leaving.length === 0) return;
-        await member.listener.revoking(leaving);
+        await member.listener.revoking(leaving).catch(() => {}); // As with a broker: who can't drain loses the partition all the same.
         for (const tp of leaving) member.owned.delete(keyOf(tp));
       }),
     );

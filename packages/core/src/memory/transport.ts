@@ -73,7 +73,7 @@ class MemoryLink implements Link {
     if (options.transactionalId !== undefined) throw new TurnpikeError('CAPABILITY_MISSING', `The memory transport has no transactions; ${CAPABILITY_HINT}`);
     if (options.compression !== 'none')
       throw new TurnpikeError('CAPABILITY_MISSING', `The memory transport has no ${options.compression} compression; ${CAPABILITY_HINT}`);
-    const port = accumulate(new MemoryDriver(this.#cluster, this.#context), this.#context, options);
+    const port = accumulate(new MemoryDriver(this.#cluster, this.#context, options), this.#context, options);
     this.#ports.add(port);
     return port;
   }
@@ -105,13 +105,29 @@ function refuseTopic(cluster: MemoryCluster, principal: string, operation: 'read
   );
 }
 
+/** A broker's own default, and about what a batch and a record cost beside key and value. */
+const MAX_MESSAGE_BYTES = 1_048_588;
+const BATCH_OVERHEAD = 61;
+const RECORD_OVERHEAD = 8;
+
+interface Attempt {
+  readonly batch: ProduceBatch;
+  attempts: number;
+  /** Where it was written. */
+  baseOffset: bigint | undefined;
+  maybeWritten: boolean;
+  lastError: TurnpikeError | undefined;
+}
+
 class MemoryDriver implements ProduceDriver {
   readonly #cluster: MemoryCluster;
   readonly #context: LinkContext;
+  readonly #options: CompiledProducerOptions;
 
-  constructor(cluster: MemoryCluster, context: LinkContext) {
+  constructor(cluster: MemoryCluster, context: LinkContext, options: CompiledProducerOptions) {
     this.#cluster = cluster;
     this.#context = context;
+    this.#options = options;
   }
 
   async warm(topics: readonly string[]): Promise<void> {
@@ -130,35 +146,77 @@ class MemoryDriver implements ProduceDriver {
     return 0;
   }
 
-  produce(_lane: number, batches: readonly ProduceBatch[]): Promise<readonly ProduceOutcome[]> {
-    return Promise.all(batches.map((batch) => this.#produceOne(batch)));
+  async produce(_lane: number, batches: readonly ProduceBatch[]): Promise<readonly (ProduceOutcome | Promise<ProduceOutcome>)[]> {
+    const attempts: Attempt[] = batches.map((batch) => ({ batch, attempts: 0, baseOffset: undefined, maybeWritten: false, lastError: undefined }));
+    return Promise.all(
+      attempts.map(async (attempt) => {
+        const outcome = await this.#try(attempt);
+        // What is tried again holds up nobody but its own partition.
+        return outcome ?? { later: this.#retry(attempt) };
+      }),
+    ).then((outcomes) => outcomes.map((o) => ('later' in o ? o.later : o)));
   }
 
-  async #produceOne(batch: ProduceBatch): Promise<ProduceOutcome> {
-    const { topic, partition } = batch;
-    const { clock, identity, events } = this.#context;
-    for (let attempts = 1; ; attempts++) {
-      try {
-        await this.#cluster.fault?.({ operation: 'produce', topic, partition });
-        refuseTopic(this.#cluster, identity.principal, 'write', topic);
-        return { baseOffset: this.#cluster.append(topic, partition, batch.records), attempts };
-      } catch (cause) {
-        // A fault strikes before the append, so nothing was written unless it says otherwise.
-        const error = asTurnpikeError(cause, 'INTERNAL', `${topic}: the fault threw what is no TurnpikeError.`, { topic, partition });
-        const written = error.written ?? 'no';
-        if (!error.retriable) return { baseOffset: -1n, attempts, error: error.withWritten(written) };
-        if (clock.monotonic() + RETRY_MS >= batch.deadlineMs) {
-          const timeout = new TurnpikeError(
-            'DELIVERY_TIMEOUT',
-            `${topic}: not acknowledged within the delivery timeout after ${attempts} tries; the last: ${error.message}`,
-            { cause: error, topic, partition, retriable: true, written },
-          );
-          return { baseOffset: -1n, attempts, error: timeout };
-        }
-        events.retried(topic, batch.bytes);
-        await pause(clock, RETRY_MS);
+  async #retry(attempt: Attempt): Promise<ProduceOutcome> {
+    const { clock, events } = this.#context;
+    const { batch } = attempt;
+    for (;;) {
+      if (clock.monotonic() + RETRY_MS >= batch.deadlineMs) {
+        const { topic, partition } = batch;
+        const { attempts, lastError, maybeWritten } = attempt;
+        const written = maybeWritten ? 'unknown' : (lastError?.written ?? 'no');
+        const text = `${topic}: not acknowledged within the delivery timeout after ${attempts} tries; the last: ${lastError?.message}`;
+        return {
+          baseOffset: -1n,
+          attempts,
+          error: new TurnpikeError('DELIVERY_TIMEOUT', text, { cause: lastError, topic, partition, retriable: true, written }),
+        };
       }
+      events.retried(batch.topic, batch.bytes);
+      await pause(clock, RETRY_MS);
+      const outcome = await this.#try(attempt);
+      if (outcome) return outcome;
     }
+  }
+
+  /** undefined = it may be tried again. */
+  async #try(attempt: Attempt): Promise<ProduceOutcome | undefined> {
+    const { batch } = attempt;
+    const { topic, partition } = batch;
+    attempt.attempts++;
+    try {
+      await this.#cluster.fault?.({ operation: 'produce', topic, partition });
+      // The broker knows a sequence again that it has written: a retry is no duplicate (KIP-98).
+      if (attempt.baseOffset === undefined || !this.#options.idempotent) attempt.baseOffset = this.#write(batch);
+      attempt.maybeWritten = true;
+      await this.#cluster.fault?.({ operation: 'acknowledge', topic, partition });
+      return { baseOffset: attempt.baseOffset, attempts: attempt.attempts };
+    } catch (cause) {
+      const error = asTurnpikeError(cause, 'INTERNAL', `${topic}: the fault threw what is no TurnpikeError.`, { topic, partition });
+      attempt.lastError = error;
+      if (error.retriable) return undefined;
+      const written = attempt.maybeWritten ? 'unknown' : (error.written ?? 'no');
+      return { baseOffset: -1n, attempts: attempt.attempts, error: error.withWritten(written) };
+    }
+  }
+
+  #write(batch: ProduceBatch): bigint {
+    const { topic, partition, records } = batch;
+    refuseTopic(this.#cluster, this.#context.identity.principal, 'write', topic);
+    const most = Number(this.#cluster.topic(topic).configs.get('max.message.bytes') ?? MAX_MESSAGE_BYTES);
+    const bytes = records.reduce((sum, r) => sum + RECORD_OVERHEAD + (r.key?.length ?? 0) + (r.value?.length ?? 0), BATCH_OVERHEAD);
+    if (bytes > most)
+      throw new TurnpikeError(
+        'RECORD_TOO_LARGE',
+        `${topic}: ${bytes} bytes are more than its max.message.bytes (${most}). Make the event smaller, or raise it.`,
+        {
+          topic,
+          partition,
+          kafkaError: 'MESSAGE_TOO_LARGE',
+          written: 'no',
+        },
+      );
+    return this.#cluster.append(topic, partition, records);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}
@@ -196,9 +254,10 @@ class MemoryConsumer implements ConsumerPort {
       refuseTopic(this.#cluster, principal, 'read', topic);
       this.#cluster.topic(topic);
     }
-    this.#member = await this.#cluster
-      .group(group)
-      .join({ clientId: this.#context.clientId, topics, listener, onAssigned: (tps) => this.#position(tps, listener) });
+    const onAssigned = (tps: readonly TopicPartition[]) => this.#position(tps, listener);
+    const { member, joined } = this.#cluster.group(group).join({ clientId: this.#context.clientId, topics, listener, onAssigned });
+    this.#member = member;
+    await joined;
   }
 
   #position(partitions: readonly TopicPartition[], listener: AssignmentListener): void {
@@ -226,12 +285,21 @@ class MemoryConsumer implements ConsumerPort {
       const fetchedAtMs = clock.now();
       let heldMs = Number.POSITIVE_INFINITY;
       const batches: FetchedBatch[] = [];
-      for (const tp of this.#member?.owned.values() ?? []) {
-        const position = this.#positions.get(keyOf(tp)) ?? 0n;
-        if (this.#paused.has(keyOf(tp)) || position >= this.#end(tp)) continue;
+      for (const tp of [...(this.#member?.owned.values() ?? [])]) {
+        const position = this.#positionIn(tp);
+        if (position === undefined || this.#paused.has(keyOf(tp)) || position >= this.#end(tp)) continue;
         const waitMs = this.#context.fetchGate.permit(tp.topic, this.#options.group);
-        if (waitMs > 0) heldMs = Math.min(heldMs, waitMs);
-        else batches.push(await this.#fetch(tp, position, fetchedAtMs));
+        if (waitMs > 0) {
+          heldMs = Math.min(heldMs, waitMs);
+          continue;
+        }
+        try {
+          batches.push(...(await this.#fetch(tp, position, fetchedAtMs)));
+        } catch (error) {
+          // What was read of other partitions is delivered; the error comes again with the next poll, if it lasts.
+          if (batches.length > 0) return batches;
+          throw error;
+        }
       }
       const leftMs = until - clock.monotonic();
       if (batches.length > 0 || leftMs <= 0 || this.#closing || signal?.aborted) return batches;
@@ -239,15 +307,33 @@ class MemoryConsumer implements ConsumerPort {
     }
   }
 
-  async #fetch(tp: TopicPartition, position: bigint, fetchedAtMs: number): Promise<FetchedBatch> {
+  /** Where to read on; undefined = the topic is gone. @throws TurnpikeError OFFSET_OUT_OF_RANGE. */
+  #positionIn(tp: TopicPartition): bigint | undefined {
+    if (!this.#cluster.topics.has(tp.topic)) return undefined;
+    const { group, startAt } = this.#options;
+    const position = this.#positions.get(keyOf(tp)) ?? 0n;
+    if (position <= this.#end(tp)) return position;
+    if (startAt === 'fail')
+      throw new TurnpikeError('OFFSET_OUT_OF_RANGE', `${keyOf(tp)}: offset ${position} is past its end; set consumer.startAt, or seek.`, {
+        ...tp,
+        group,
+        offset: position,
+      });
+    const reset = startAt === 'latest' ? this.#end(tp) : 0n;
+    this.#positions.set(keyOf(tp), reset);
+    return reset;
+  }
+
+  async #fetch(tp: TopicPartition, position: bigint, fetchedAtMs: number): Promise<readonly FetchedBatch[]> {
     await this.#cluster.fault?.({ operation: 'fetch', ...tp });
-    const log = this.#cluster.topic(tp.topic).partitions[tp.partition] ?? [];
+    if (!this.#member?.owned.has(keyOf(tp)) || this.#positions.get(keyOf(tp)) !== position) return []; // Revoked, or sought elsewhere, meanwhile.
+    const log = this.#cluster.topics.get(tp.topic)?.partitions[tp.partition] ?? [];
     const stored = log.slice(Number(position), Number(position) + BATCH_RECORDS);
     const bytes = stored.reduce((sum, r) => sum + (r.key?.length ?? 0) + (r.value?.length ?? 0), 0);
     const nextOffset = position + BigInt(stored.length);
     this.#positions.set(keyOf(tp), nextOffset);
     this.#context.fetchGate.charge(tp.topic, this.#options.group, stored.length, bytes);
-    return { ...tp, records: stored.map((r) => inbound(tp, r)), nextOffset, highWatermark: BigInt(log.length), bytes, fetchedAtMs };
+    return [{ ...tp, records: stored.map((r) => inbound(tp, r)), nextOffset, highWatermark: BigInt(log.length), bytes, fetchedAtMs }];
   }
 
   #changeWithin(ms: number, signal: AbortSignal | undefined): Promise<void> {

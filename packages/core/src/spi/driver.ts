@@ -27,6 +27,8 @@ export interface ProduceOutcome {
   /** With `written`. */
   readonly error?: TurnpikeError;
   readonly wireBytes?: number;
+  /** With an error of the whole batch (and `written: "no"`): the indexes of the records that are at fault, where the broker tells (KIP-467). The others go again without them. */
+  readonly rejected?: readonly number[];
   /** How often it was handed to a broker. */
   readonly attempts: number;
 }
@@ -39,6 +41,7 @@ export interface ProduceDriver extends AsyncDisposable {
   partitions(topic: string): number | undefined;
   /** Partitions of one lane share a flush, and each lane has one flush in flight; the leader's broker id where it is known. */
   lane(topic: string, partition: number): number;
-  /** Sends one flush and retries within each batch's deadline. Resolves with an outcome per batch, in order; one batch's error is not another's. */
-  produce(lane: number, batches: readonly ProduceBatch[]): Promise<readonly ProduceOutcome[]>;
+  /** Sends one flush. Resolves when the lane is free for the next, with an outcome per batch, in order, or with the promise of one where the batch is tried again,
+   *  within its deadline: a partition in trouble must not hold up the others of its leader. Neither rejects; one batch's error is not another's. */
+  produce(lane: number, batches: readonly ProduceBatch[]): Promise<readonly (ProduceOutcome | Promise<ProduceOutcome>)[]>;
 }
