@@ -155,6 +155,22 @@ describe('connect', () => {
     expect(kafka.environment).toBe('dev');
   });
 
+  it('says once in its log that telemetry fails, and goes on without', async () => {
+    const warned: string[] = [];
+    const startSpan = () => {
+      throw new Error('the exporter is gone');
+    };
+    const { connecting } = local({
+      telemetry: { tracer: { startSpan, startActiveSpan: startSpan } },
+      logger: { ...silentLogger, warn: (event, facts) => void warned.push(`${event}: ${String(facts?.message)}`) },
+    });
+    await using kafka = await connecting;
+    const producer = kafka.producer('flights.departed');
+    await producer.send(departed(1));
+    await producer.send(departed(2));
+    expect(warned).toEqual(['telemetry.failed: the exporter is gone']);
+  });
+
   it('logs JSON lines of warnings on stderr by default, never what a logger would choke on', async () => {
     const { stderrLogger } = await import('./logger.ts');
     const lines: string[] = [];

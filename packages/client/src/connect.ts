@@ -93,9 +93,9 @@ async function descriptorsOf(transport: Transport, settings: Settings): Promise<
 }
 
 function telemetryOf(settings: Settings, clientId: string): Telemetry {
-  const { telemetry } = settings;
+  const { telemetry, logger } = settings;
   if (telemetry === 'off') return noTelemetry;
-  return 'process' in telemetry ? telemetry : openTelemetry({ clientId: settings.clientId ?? clientId, ...telemetry });
+  return 'process' in telemetry ? telemetry : openTelemetry({ clientId: settings.clientId ?? clientId, logger, ...telemetry });
 }
 
 /** Ids are the registry's own and differ by environment: from the grant, else looked up by text; never from another registry, never registered. */
