@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 import { TurnpikeError } from '@turnpike/core';
 import { type CertificateAuthority, writePrivate } from './certificates.ts';
 import { type Child, startChild } from './child.ts';
-import { javaVersion, type KafkaDistribution } from './distribution.ts';
+import type { KafkaDistribution } from './distribution.ts';
 
 const run = promisify(execFile);
 
@@ -20,8 +20,6 @@ export interface BrokerOptions {
   readonly superUsers: readonly string[];
   readonly reauthMs: number;
   readonly properties: Readonly<Record<string, string>>;
-  /** Removed by the guard when this process dies. */
-  readonly leftovers: string | undefined;
 }
 
 /** One broker and controller of the cluster. */
@@ -47,6 +45,8 @@ export interface BrokerCluster {
 
 const START_TIMEOUT_MS = 90_000;
 const PORT_TRIES = 3;
+/** Java's exit code after SIGTERM, when all its hooks have run. */
+const SIGTERM_EXIT = 143;
 
 /** Starts a KRaft cluster of combined nodes. Ports are free ones; where one is taken before the broker has it, all are chosen anew. */
 export async function startBrokers(options: BrokerOptions): Promise<BrokerCluster> {
@@ -72,12 +72,12 @@ async function tryStart(options: BrokerOptions): Promise<BrokerCluster> {
     oauth: ports[i * 3 + 2] as number,
   }));
   const voters = nodes.map((n) => `${n.id}@127.0.0.1:${n.controller}`).join(',');
-  const archive = await classArchive(distribution);
+  const archive = classArchive(distribution);
   const made = await Promise.all(
     nodes.map(async (node) => {
       const folder = path.join(options.folder, 'kafka', String(node.id));
       const data = path.join(folder, 'data');
-      mkdirSync(data, { recursive: true });
+      mkdirSync(data, { recursive: true, mode: 0o700 });
       const certificate = await authority.issue({ commonName: `broker-${node.id}`, usage: 'both' });
       writePrivate(path.join(folder, 'keystore.pem'), `${certificate.key}\n${certificate.cert}\n${certificate.ca}`);
       writePrivate(path.join(folder, 'ca.pem'), certificate.ca);
@@ -86,14 +86,23 @@ async function tryStart(options: BrokerOptions): Promise<BrokerCluster> {
       // What `kafka-storage format` writes, without a JVM for it: 1.4 to 5 s saved at each start.
       writeFileSync(path.join(data, 'meta.properties'), `version=1\ncluster.id=${clusterId}\nnode.id=${node.id}\ndirectory.id=${uuid()}\n`);
       copyFileSync(bootstrap, path.join(data, 'bootstrap.checkpoint'));
-      return node_(options, node, folder, archive);
+      return new Node(options, node, folder, archive);
     }),
   );
-  try {
-    await Promise.all(made.map((n) => n.start()));
-  } catch (error) {
+  const failed = new AbortController();
+  let failure: unknown;
+  await Promise.allSettled(
+    made.map((n) =>
+      n.start(failed.signal).catch((error: unknown) => {
+        // The others end because of the first one: it alone says why.
+        failure ??= error;
+        failed.abort();
+      }),
+    ),
+  );
+  if (failed.signal.aborted) {
     await Promise.all(made.map((n) => n.kill()));
-    throw error;
+    throw failure;
   }
   return {
     id: clusterId,
@@ -103,65 +112,88 @@ async function tryStart(options: BrokerOptions): Promise<BrokerCluster> {
   };
 }
 
-function node_(options: BrokerOptions, ports: { id: number; mtls: number; oauth: number }, folder: string, archive: ClassArchive): BrokerNode {
-  const { java, libs } = options.distribution;
-  let child: Child | undefined;
-  const command = () => [
-    java,
-    `-Xmx${options.nodes === 1 ? 256 : 192}m`,
-    '-Xms64m',
-    '-XX:+UseSerialGC',
-    '-XX:TieredStopAtLevel=1',
-    '-Xshare:auto',
-    ...archive.flags(),
-    '-Djava.awt.headless=true',
-    `-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=${options.issuer.jwksUrl}`,
-    `-Dlog4j2.configurationFile=${path.join(folder, 'log4j2.xml')}`,
-    '-cp',
-    path.join(libs, '*'),
-    'kafka.Kafka',
-    path.join(folder, 'server.properties'),
-  ];
-  return {
-    id: ports.id,
-    ports: { mtls: ports.mtls, oauth: ports.oauth },
-    get running() {
-      return child?.running ?? false;
-    },
-    async start() {
-      if (child?.running) return;
-      child = await startChild({
-        folder,
-        name: `broker-${ports.id}`,
-        command: command(),
-        ready: /Kafka Server started/,
-        timeoutMs: START_TIMEOUT_MS,
-        leftovers: options.leftovers,
-      });
-    },
-    async kill() {
-      child?.signal('SIGKILL');
-      await child?.exited;
-    },
-    async stop() {
-      await child?.stop();
-      archive.stopped();
-    },
-    pause: () => child?.signal('SIGSTOP'),
-    resume: () => child?.signal('SIGCONT'),
-  };
+class Node implements BrokerNode {
+  readonly id: number;
+  readonly ports: { readonly mtls: number; readonly oauth: number };
+  readonly #options: BrokerOptions;
+  readonly #folder: string;
+  readonly #archive: ClassArchive;
+  #child: Child | undefined;
+
+  constructor(options: BrokerOptions, { id, mtls, oauth }: { id: number; mtls: number; oauth: number }, folder: string, archive: ClassArchive) {
+    this.#options = options;
+    this.id = id;
+    this.ports = { mtls, oauth };
+    this.#folder = folder;
+    this.#archive = archive;
+  }
+
+  get running(): boolean {
+    return this.#child?.running ?? false;
+  }
+
+  async start(signal?: AbortSignal): Promise<void> {
+    if (this.running) return;
+    this.#child = await startChild({
+      folder: this.#folder,
+      name: `broker-${this.id}`,
+      command: this.#command(),
+      ready: /Kafka Server started/,
+      timeoutMs: START_TIMEOUT_MS,
+      ...(signal ? { signal } : {}),
+    });
+  }
+
+  async kill(): Promise<void> {
+    this.#child?.signal('SIGKILL');
+    await this.#child?.exited;
+  }
+
+  async stop(): Promise<void> {
+    const code = await this.#child?.stop();
+    if (code !== undefined) this.#archive.stopped(code);
+  }
+
+  pause(): void {
+    this.#child?.signal('SIGSTOP');
+  }
+
+  resume(): void {
+    this.#child?.signal('SIGCONT');
+  }
+
+  #command(): string[] {
+    const { distribution, nodes, issuer } = this.#options;
+    return [
+      distribution.java,
+      `-Xmx${nodes === 1 ? 256 : 192}m`,
+      '-Xms64m',
+      '-XX:+UseSerialGC',
+      '-XX:TieredStopAtLevel=1',
+      '-Xshare:auto',
+      ...this.#archive.flags(),
+      '-Djava.awt.headless=true',
+      `-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=${issuer.jwksUrl}`,
+      `-Dlog4j2.configurationFile=${path.join(this.#folder, 'log4j2.xml')}`,
+      '-cp',
+      path.join(distribution.libs, '*'),
+      'kafka.Kafka',
+      path.join(this.#folder, 'server.properties'),
+    ];
+  }
 }
 
 interface ClassArchive {
   flags(): string[];
-  stopped(): void;
+  stopped(code: number): void;
 }
 
-/** Java's class data sharing: the first broker that stops in order leaves an archive, and later ones start in half the time (JEP 350). */
-async function classArchive({ cache }: KafkaDistribution): Promise<ClassArchive> {
-  const file = path.join(cache, `classes-java${await javaVersion()}.jsa`);
+/** Java's class data sharing: the first broker that stops in order leaves an archive, and later ones start in half the time (JEP 350). An archive serves one build of Java. */
+function classArchive({ cache, javaVersion }: KafkaDistribution): ClassArchive {
+  const file = path.join(cache, `classes-java-${javaVersion}.jsa`);
   if (existsSync(file)) return { flags: () => [`-XX:SharedArchiveFile=${file}`], stopped: () => {} };
-  const fresh = `${file}.${process.pid}`;
+  // Of its own even within this process: two platforms may stop at the same time.
+  const fresh = `${file}.${randomBytes(6).toString('hex')}`;
   let taken = false;
   return {
     flags() {
@@ -169,8 +201,11 @@ async function classArchive({ cache }: KafkaDistribution): Promise<ClassArchive>
       taken = true;
       return [`-XX:ArchiveClassesAtExit=${fresh}`];
     },
-    stopped() {
-      if (existsSync(fresh)) renameSync(fresh, file);
+    stopped(code) {
+      if (!existsSync(fresh)) return;
+      // Killed while it wrote, it has left a part of one.
+      if (code === 0 || code === SIGTERM_EXIT) renameSync(fresh, file);
+      else rmSync(fresh, { force: true });
     },
   };
 }

@@ -1,5 +1,5 @@
 import 'reflect-metadata'; // @peculiar/x509 needs it, first.
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import * as x509 from '@peculiar/x509';
 
@@ -107,6 +107,8 @@ export async function certificateAuthority(commonName = 'turnpike-local-ca'): Pr
 export function writePrivate(file: string, text: string): void {
   mkdirSync(path.dirname(file), { recursive: true, mode: 0o700 });
   writeFileSync(file, text.endsWith('\n') ? text : `${text}\n`, { mode: 0o600 });
+  // The mode above is for a file that is new.
+  chmodSync(file, 0o600);
 }
 
 /** Positive (RFC 5280, 4.1.2.2): the first hex digit stays under 8. */

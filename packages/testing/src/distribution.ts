@@ -1,6 +1,7 @@
 import { execFile } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { homedir } from 'node:os';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { homedir, hostname } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { TurnpikeError } from '@turnpike/core';
@@ -9,6 +10,9 @@ import { pause, systemClock } from '@turnpike/core/spi';
 const run = promisify(execFile);
 
 export const KAFKA_VERSION = '4.3.1';
+const FETCHING = 'fetch-';
+const LOCK_TOUCH_MS = 2_000;
+const LOCK_STALE_MS = 30_000;
 
 /** The jars of a broker and the Java that runs them. */
 export interface KafkaDistribution {
@@ -17,53 +21,61 @@ export interface KafkaDistribution {
   readonly libs: string;
   /** Where what is made once per version is kept. */
   readonly cache: string;
+  /** In full, as "17.0.15". */
+  readonly javaVersion: string;
 }
 
-/** Whether a broker can be had here, and if not, what to install. */
+/** Whether a broker can be had here, and if not, what to install: all of it at once. */
 export async function kafkaAvailability(): Promise<
   { readonly available: true; readonly cached: boolean } | { readonly available: false; readonly reason: string }
 > {
+  const { home, wrongHome } = kafkaHome();
+  if (wrongHome !== undefined) return { available: false, reason: wrongHome };
   const java = await javaVersion();
-  if (java === undefined || java < 17)
-    return {
-      available: false,
-      reason: `${java === undefined ? 'there is no java on the PATH' : `java is version ${java}`}; install Java 17 or newer (Debian: apt-get install openjdk-17-jre-headless)`,
-    };
-  const libs = kafkaHomeLibs() ?? cachedLibs();
-  if (existsSync(libs)) return { available: true, cached: true };
-  if (await works('mvn', ['--version'])) return { available: true, cached: false };
-  return {
-    available: false,
-    reason: 'there is neither KAFKA_HOME nor Maven to fetch Kafka with; set KAFKA_HOME to an unpacked Kafka, or install Maven (Debian: apt-get install maven)',
-  };
+  const feature = Number.parseInt(java ?? '', 10);
+  const cached = home !== undefined || existsSync(cachedLibs());
+  const found: string[] = [];
+  const install: string[] = [];
+  if (!(feature >= 17)) {
+    found.push(java === undefined ? 'there is no java, neither in JAVA_HOME nor on the PATH' : `java is version ${java}`);
+    install.push('Java 17 or newer (Debian: apt-get install openjdk-17-jre-headless)');
+  }
+  if (!cached && !(await works('mvn', ['--version']))) {
+    found.push('there is neither KAFKA_HOME nor Maven to fetch Kafka with');
+    install.push('Maven (Debian: apt-get install maven), or set KAFKA_HOME to an unpacked Kafka');
+  }
+  return install.length === 0 ? { available: true, cached } : { available: false, reason: `${found.join(', and ')}; install ${install.join(' and ')}` };
 }
 
 /** Makes sure that the jars are there: from KAFKA_HOME, else fetched through Maven once per version. @throws TurnpikeError PLATFORM_UNAVAILABLE. */
 export async function prepareKafka(say: (line: string) => void = () => {}): Promise<KafkaDistribution> {
   const availability = await kafkaAvailability();
   if (!availability.available) throw new TurnpikeError('PLATFORM_UNAVAILABLE', `No Kafka broker can be had here: ${availability.reason}.`);
-  const cache = cacheFolder();
+  const { home } = kafkaHome();
+  const cache = home?.cache ?? cacheFolder();
   mkdirSync(cache, { recursive: true });
-  const libs = kafkaHomeLibs() ?? cachedLibs();
+  const libs = home?.libs ?? cachedLibs();
   if (!existsSync(libs)) await fetchJars(libs, say);
-  return { java: javaPath(), libs, cache };
+  return { java: javaPath(), libs, cache, javaVersion: (await javaVersion()) ?? '' };
 }
 
 async function fetchJars(libs: string, say: (line: string) => void): Promise<void> {
-  const lock = `${libs}.lock`;
-  await locked(lock, async () => {
+  await locked(`${libs}.lock`, say, async () => {
     if (existsSync(libs)) return; // Another process has fetched them meanwhile.
+    // Who has the lock is alone: these are of processes that were killed.
+    for (const name of readdirSync(cacheFolder())) if (name.startsWith(FETCHING)) rmSync(path.join(cacheFolder(), name), { recursive: true, force: true });
     say(`fetching Apache Kafka ${KAFKA_VERSION} through Maven (55 MB, once)`);
-    const folder = mkdtempSync(path.join(cacheFolder(), 'fetch-'));
+    const folder = mkdtempSync(path.join(cacheFolder(), FETCHING));
     try {
       writeFileSync(path.join(folder, 'pom.xml'), POM);
       await run('mvn', ['-B', '-q', 'dependency:copy-dependencies'], { cwd: folder, maxBuffer: 16 * 1024 * 1024 });
-      renameSync(path.join(folder, 'libs'), libs);
+      rename(path.join(folder, 'libs'), libs);
     } catch (cause) {
       const { stdout = '', stderr = '' } = cause as { stdout?: string; stderr?: string };
+      const said = `${stdout}${stderr}`.trim() || (cause as Error).message;
       throw new TurnpikeError(
         'PLATFORM_UNAVAILABLE',
-        `Maven could not fetch Kafka ${KAFKA_VERSION}: ${`${stdout}${stderr}`.trim().split('\n').slice(0, 3).join(' ')}. Check the network and Maven's settings, or set KAFKA_HOME.`,
+        `Maven could not fetch Kafka ${KAFKA_VERSION}: ${said.split('\n').slice(0, 3).join(' ').slice(0, 1_000)}. Check the network and Maven's settings, or set KAFKA_HOME.`,
         { cause },
       );
     } finally {
@@ -72,41 +84,83 @@ async function fetchJars(libs: string, say: (line: string) => void): Promise<voi
   });
 }
 
-/** One process at a time; a lock that its owner has left behind by dying is taken over after 5 minutes. */
-async function locked(file: string, action: () => Promise<void>): Promise<void> {
-  for (;;) {
-    try {
-      mkdirSync(file);
-      break;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-      const age = Date.now() - (statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0);
-      if (age > 300_000) rmSync(file, { recursive: true, force: true });
-      else await pause(systemClock, 200);
+/** Whole, or not at all. Somebody who was faster has done the same. */
+function rename(from: string, to: string): void {
+  try {
+    renameSync(from, to);
+  } catch (error) {
+    if (!existsSync(to)) throw error;
+  }
+}
+
+/** One process at a time. The owner touches the lock; one whose owner is gone is taken over: at once on this machine, else when it hasn't been touched for a while. */
+async function locked(file: string, say: (line: string) => void, action: () => Promise<void>): Promise<void> {
+  const me = `${hostname()} ${process.pid}`;
+  for (let waiting = false; !take(file, me); ) {
+    if (abandoned(file)) rmSync(file, { force: true });
+    else {
+      if (!waiting) say(`waiting for another process to fetch Apache Kafka ${KAFKA_VERSION}`);
+      waiting = true;
+      await pause(systemClock, 100);
     }
   }
+  const touch = setInterval(() => {
+    if (existsSync(file)) utimesSync(file, new Date(), new Date());
+  }, LOCK_TOUCH_MS);
+  touch.unref();
   try {
     await action();
   } finally {
-    rmSync(file, { recursive: true, force: true });
+    clearInterval(touch);
+    rmSync(file, { force: true });
   }
 }
 
-function cacheFolder(): string {
-  return path.join(process.env.XDG_CACHE_HOME || path.join(homedir(), '.cache'), 'turnpike', `kafka-${KAFKA_VERSION}`);
+function take(file: string, me: string): boolean {
+  try {
+    writeFileSync(file, me, { flag: 'wx' });
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    throw error;
+  }
 }
 
+function abandoned(file: string): boolean {
+  try {
+    const [host, pid] = readFileSync(file, 'utf8').split(' ');
+    if (Date.now() - statSync(file).mtimeMs > LOCK_STALE_MS) return true;
+    return host === hostname() && pid !== undefined && !alive(Number(pid));
+  } catch {
+    return false; // It has just been given back.
+  }
+}
+
+function alive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
+  }
+}
+
+const cacheRoot = () => path.join(process.env.XDG_CACHE_HOME || path.join(homedir(), '.cache'), 'turnpike');
+const cacheFolder = () => path.join(cacheRoot(), `kafka-${KAFKA_VERSION}`);
 const cachedLibs = () => path.join(cacheFolder(), 'libs');
 
-function kafkaHomeLibs(): string | undefined {
-  const home = process.env.KAFKA_HOME;
-  if (!home) return undefined;
-  const libs = path.join(home, 'libs');
-  if (existsSync(libs) && readdirSync(libs).some((f) => f.startsWith('kafka-clients-'))) return libs;
-  throw new TurnpikeError(
-    'PLATFORM_UNAVAILABLE',
-    `KAFKA_HOME is ${home}, but ${libs} holds no Kafka. Set it to an unpacked Kafka, or unset it to have one fetched.`,
-  );
+/** An unpacked Kafka of the user's own. What is made for one installation doesn't fit another: each has its own cache. */
+function kafkaHome(): { readonly home?: { readonly libs: string; readonly cache: string }; readonly wrongHome?: string } {
+  const given = process.env.KAFKA_HOME;
+  if (!given) return {};
+  const libs = path.join(given, 'libs');
+  const clients = existsSync(libs) ? readdirSync(libs).find((f) => f.startsWith('kafka-clients-')) : undefined;
+  if (clients === undefined)
+    return { wrongHome: `KAFKA_HOME is ${given}, but ${libs} holds no Kafka; set it to an unpacked Kafka, or unset it to have one fetched` };
+  const key = createHash('sha256')
+    .update(`${realpathSync(libs)}\0${clients}`)
+    .digest('hex')
+    .slice(0, 12);
+  return { home: { libs, cache: path.join(cacheRoot(), `kafka-home-${key}`) } };
 }
 
 function javaPath(): string {
@@ -115,12 +169,11 @@ function javaPath(): string {
   return own && existsSync(own) ? own : 'java';
 }
 
-/** The feature version: 17 of "17.0.15". */
-export async function javaVersion(): Promise<number | undefined> {
+/** As "17.0.15"; undefined = there is none. */
+async function javaVersion(): Promise<string | undefined> {
   try {
     const { stderr, stdout } = await run(javaPath(), ['-version']);
-    const match = /version "(\d+)/.exec(`${stderr}${stdout}`);
-    return match ? Number(match[1]) : undefined;
+    return /version "(\d[\w.+-]*)"/.exec(`${stderr}${stdout}`)?.[1];
   } catch {
     return undefined;
   }

@@ -1,5 +1,5 @@
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { createHash } from 'node:crypto';
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { CleanUp, OptionReader, TurnpikeError } from '@turnpike/core';
@@ -135,7 +135,10 @@ function emptyFolder(given: string): string {
   const folder = path.resolve(given);
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   if (readdirSync(folder).length > 0)
-    throw new TurnpikeError('CONFIG_INVALID', `startPlatform.directory is ${folder}, which is not empty; name a folder that is, or a new one: it is removed when the platform is closed.`);
+    throw new TurnpikeError(
+      'CONFIG_INVALID',
+      `startPlatform.directory is ${folder}, which is not empty; name a folder that is, or a new one: it is removed when the platform is closed.`,
+    );
   chmodSync(folder, 0o700);
   return folder;
 }
@@ -214,150 +217,6 @@ class LocalPlatform implements Platform {
     return issued.made;
   }
 
-  certificateFiles(name: string, request: CertificateRequest, authority?: CertificateAuthority): Promise<CertificateFiles>;
-  /** The environment variables of a service that runs as this principal, but for its grant and cluster descriptors. */
-  environment(name: string, kind: 'mtls' | 'oauth'): Promise<Record<string, string>>;
-}
-
-const ADMIN = 'platform-admin';
-
-/** Starts the local platform. @throws TurnpikeError PLATFORM_UNAVAILABLE (no Java, no Kafka, a broker that doesn't start), CONFIG_INVALID. */
-export async function startPlatform(options: PlatformOptions = {}): Promise<Platform> {
-  const read = new OptionReader('startPlatform', options);
-  const nodes = read.oneOf<1 | 3>('nodes', [1, 3], 1);
-  const kafka = read.boolean('kafka', true);
-  const registryUrl = read.string('registryUrl');
-  const tokenTtlSeconds = read.number('tokenTtlSeconds', { min: 1, default: 300 });
-  const reauthMs = read.number('reauthMs', { min: 1, default: 300_000 });
-  const properties = (read.any('properties') ?? {}) as Readonly<Record<string, string>>;
-  const given = read.string('directory');
-  const keep = read.boolean('keep', false);
-  const closeOnSignal = read.boolean('closeOnSignal', true);
-  const say = (read.any('onProgress') ?? (() => {})) as (line: string) => void;
-  read.end();
-
-  const distribution = kafka ? await prepareKafka(say) : undefined;
-  const directory = given === undefined ? mkdtempSync(path.join(tmpdir(), 'turnpike-')) : emptyFolder(given);
-  const cleanUp = new CleanUp();
-  if (!keep) {
-    const guard = guardFolder(directory);
-    cleanUp.defer(() => guard[Symbol.dispose]());
-    cleanUp.defer(() => rmSync(directory, { recursive: true, force: true }));
-  }
-  try {
-    const certificates = await certificateAuthority();
-    const server = await certificates.issue({ commonName: 'localhost', usage: 'server' });
-    const issuer = cleanUp.use(await startIssuer({ certificate: server, tokenTtlSeconds }));
-    say(`issuer      ${issuer.url}`);
-    const registry =
-      registryUrl === undefined ? cleanUp.use(await startRegistry({ certificate: server, writers: [ADMIN], verifyToken: (t) => issuer.verify(t) })) : undefined;
-    say(`registry    ${registryUrl ?? registry?.url}`);
-    // The issuer must answer before a broker starts: a refused JWKS connection is fatal to it.
-    const brokers =
-      distribution &&
-      (await startBrokers({
-        distribution,
-        folder: directory,
-        nodes,
-        authority: certificates,
-        issuer,
-        superUsers: [ADMIN],
-        reauthMs,
-        properties,
-      }));
-    if (brokers) {
-      cleanUp.defer(() => brokers.stop());
-      say(`kafka       ${brokers.nodes.map((n) => `127.0.0.1:${n.ports.mtls} (mTLS), 127.0.0.1:${n.ports.oauth} (OAuth)`).join('; ')}`);
-    }
-    const platform = new LocalPlatform({ directory, certificates, issuer, registry, registryUrl: registryUrl ?? registry?.url ?? '', brokers, cleanUp });
-    await platform.open();
-    if (closeOnSignal) closeOnSignals(platform);
-    return platform;
-  } catch (error) {
-    await cleanUp[Symbol.asyncDispose]();
-    throw error;
-  }
-}
-
-/** The folder is removed in the end: one that holds anything is not ours to remove. */
-function emptyFolder(given: string): string {
-  const folder = path.resolve(given);
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
-  if (readdirSync(folder).length > 0)
-    throw new TurnpikeError('CONFIG_INVALID', `startPlatform.directory is ${folder}, which is not empty; name a folder that is, or a new one: it is removed when the platform is closed.`);
-  chmodSync(folder, 0o700);
-  return folder;
-}
-
-interface Parts {
-  readonly directory: string;
-  readonly certificates: CertificateAuthority;
-  readonly issuer: Issuer;
-  readonly registry: EmbeddedRegistry | undefined;
-  readonly registryUrl: string;
-  readonly brokers: BrokerCluster | undefined;
-  readonly cleanUp: CleanUp;
-}
-
-/** Platforms that are open in this process: a signal closes them in order before it ends the process. */
-const open = new Set<LocalPlatform>();
-const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
-
-function onSignal(signal: NodeJS.Signals): void {
-  void Promise.allSettled([...open].map((p) => p[Symbol.asyncDispose]())).then(() => {
-    for (const s of SIGNALS) process.off(s, onSignal);
-    if (process.listenerCount(signal) === 0) process.kill(process.pid, signal);
-  });
-}
-
-function closeOnSignals(platform: LocalPlatform): void {
-  if (open.size === 0) for (const signal of SIGNALS) process.on(signal, onSignal);
-  open.add(platform);
-}
-
-class LocalPlatform implements Platform {
-  readonly directory: string;
-  readonly certificates: CertificateAuthority;
-  readonly issuer: Issuer;
-  readonly registry: EmbeddedRegistry | undefined;
-  readonly registryUrl: string;
-  readonly nodes: readonly BrokerNode[];
-  readonly cluster: ClusterSite | undefined;
-  readonly #parts: Parts;
-  readonly #principals = new Map<string, { readonly method: ClientMethod; readonly made: Promise<LocalPrincipal> }>();
-  #admin: LocalPrincipal | undefined;
-  #closing: Promise<void> | undefined;
-
-  constructor(parts: Parts) {
-    this.#parts = parts;
-    this.directory = parts.directory;
-    this.certificates = parts.certificates;
-    this.issuer = parts.issuer;
-    this.registry = parts.registry;
-    this.registryUrl = parts.registryUrl;
-    this.nodes = parts.brokers?.nodes ?? [];
-    this.cluster = parts.brokers && {
-      id: parts.brokers.id,
-      bootstrap: { mtls: this.nodes.map((n) => `127.0.0.1:${n.ports.mtls}`), oauth: this.nodes.map((n) => `127.0.0.1:${n.ports.oauth}`) },
-    };
-  }
-
-  async open(): Promise<void> {
-    this.#admin = await this.principal(ADMIN);
-  }
-
-  get admin(): LocalPrincipal {
-    if (!this.#admin) throw new TurnpikeError('INTERNAL', 'The platform is not open.');
-    return this.#admin;
-  }
-
-  principal(name: string, { method = 'client_secret_basic' }: { readonly method?: ClientMethod } = {}): Promise<LocalPrincipal> {
-    const key = `${name} ${method}`;
-    const made = this.#principals.get(key) ?? this.#issue(name, method);
-    this.#principals.set(key, made);
-    return made;
-  }
-
   certificateFiles(name: string, request: CertificateRequest, authority: CertificateAuthority = this.certificates): Promise<CertificateFiles> {
     return authority.issueTo(path.join(this.directory, 'certificates', fileName(name)), 'client', request);
   }
@@ -378,10 +237,10 @@ class LocalPlatform implements Platform {
   }
 
   [Symbol.asyncDispose](): Promise<void> {
-    this.#closing ??= (async () => {
-      await this.#parts.cleanUp[Symbol.asyncDispose]();
-      if (open.delete(this) && open.size === 0) for (const signal of SIGNALS) process.off(signal, onSignal);
-    })();
+    this.#closing ??= this.#parts.cleanUp[Symbol.asyncDispose]().finally(() => {
+      open.delete(this);
+      if (open.size === 0) for (const signal of SIGNALS) process.off(signal, onSignal);
+    });
     return this.#closing;
   }
 

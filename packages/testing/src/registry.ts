@@ -20,10 +20,16 @@ interface Version {
   readonly id: number;
 }
 
+interface Reference {
+  readonly name: string;
+  readonly subject: string;
+  readonly version: number;
+}
+
 interface Stored {
   readonly schema: string;
   readonly schemaType: string;
-  readonly references: readonly unknown[];
+  readonly references: readonly Reference[];
 }
 
 const LEVELS = ['NONE', 'BACKWARD', 'BACKWARD_TRANSITIVE', 'FORWARD', 'FORWARD_TRANSITIVE', 'FULL', 'FULL_TRANSITIVE'];
@@ -53,7 +59,7 @@ export async function startRegistry(options: {
       const principal = await principalOf(request, options.verifyToken);
       const method = request.method ?? 'GET';
       const { pathname } = new URL(request.url ?? '/', 'https://localhost');
-      const parts = pathname.split('/').filter(Boolean).map(decodeURIComponent);
+      const parts = pathname.split('/').filter(Boolean).map(decoded);
       const lookUp = method === 'POST' && parts[0] === 'subjects' && parts.length === 2;
       if (method !== 'GET' && !lookUp && !options.writers.includes(principal)) throw new Refusal(403, 40301, `${principal} may not write`);
       const body = method === 'POST' || method === 'PUT' ? await readBody(request) : {};
@@ -109,6 +115,9 @@ class Store {
 
   #register(subject: string, body: Record<string, unknown>): Version {
     const stored = storedOf(body);
+    for (const { name, subject, version } of stored.references)
+      if (!this.#subjects.get(subject)?.some((v) => v.version === version))
+        throw new Refusal(422, 42201, `Invalid schema: no schema reference found for subject "${subject}" and version ${version} ("${name}")`);
     const versions = this.#subjects.get(subject) ?? [];
     const same = versions.find((v) => equal(this.#byId(v.id), stored));
     if (same) return same;
@@ -182,7 +191,9 @@ class Store {
 
 function storedOf(body: Record<string, unknown>): Stored {
   const { schema, schemaType = 'AVRO', references = [] } = body;
-  if (typeof schema !== 'string' || !Array.isArray(references)) throw new Refusal(422, 42201, 'Invalid schema: no text');
+  if (typeof schema !== 'string') throw new Refusal(422, 42201, 'Invalid schema: no text');
+  if (!Array.isArray(references) || !references.every(isReference))
+    throw new Refusal(422, 42201, 'Invalid schema: a reference has a name, a subject and a version');
   if (schemaType === 'AVRO' || schemaType === 'JSON') {
     try {
       JSON.parse(schema);
@@ -190,7 +201,12 @@ function storedOf(body: Record<string, unknown>): Stored {
       throw new Refusal(422, 42201, `Invalid schema: ${(error as Error).message}`);
     }
   }
-  return { schema, schemaType: String(schemaType), references };
+  return { schema, schemaType: String(schemaType), references: references.map(({ name, subject, version }) => ({ name, subject, version })) };
+}
+
+function isReference(value: unknown): value is Reference {
+  const { name, subject, version } = (value ?? {}) as Record<string, unknown>;
+  return typeof name === 'string' && typeof subject === 'string' && Number.isInteger(version);
 }
 
 const equal = (a: Stored, b: Stored): boolean =>
@@ -215,17 +231,29 @@ async function principalOf(request: IncomingMessage, verify: (token: string) => 
   throw new Refusal(401, 40101, 'a bearer token or a client certificate is needed');
 }
 
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    throw new Refusal(400, 400, `${part} is not percent-encoded`);
+  }
+}
+
 async function readBody(request: IncomingMessage): Promise<Record<string, unknown>> {
-  let text = '';
+  const chunks: Buffer[] = [];
+  let bytes = 0;
   for await (const chunk of request) {
-    text += String(chunk);
-    if (text.length > MAX_BODY_BYTES) throw new Refusal(413, 41301, 'too large');
+    bytes += (chunk as Buffer).length;
+    if (bytes > MAX_BODY_BYTES) throw new Refusal(413, 41301, 'too large');
+    chunks.push(chunk as Buffer);
   }
   try {
-    return JSON.parse(text) as Record<string, unknown>;
+    const body: unknown = JSON.parse(Buffer.concat(chunks).toString('utf8'));
+    if (typeof body === 'object' && body !== null && !Array.isArray(body)) return body as Record<string, unknown>;
   } catch {
-    throw new Refusal(400, 400, 'the body is no JSON');
+    // As below.
   }
+  throw new Refusal(400, 400, 'the body is no JSON object');
 }
 
 function send(response: ServerResponse, status: number, body: unknown): void {
