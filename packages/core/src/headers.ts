@@ -1,16 +1,29 @@
+import { TurnpikeError } from './errors.ts';
+
 export type HeaderValue = string | Uint8Array | null;
 export type HeaderEntry = readonly [name: string, value: Uint8Array | null];
 /** What a caller may give: a plain object, or a list of pairs where a name occurs more than once. */
 export type HeadersInit = Readonly<Record<string, HeaderValue>> | Iterable<readonly [string, HeaderValue]>;
 
-const bytesOf = (value: HeaderValue): Uint8Array | null => (typeof value === 'string' ? Buffer.from(value) : value);
+/** A copy: what the caller does with its bytes later doesn't change the record. */
+function bytesOf(name: string, value: HeaderValue): Uint8Array | null {
+  if (typeof name !== 'string') throw invalid(`a header's name is ${nameOf(name)}; it must be a string.`);
+  if (value === null) return null;
+  if (typeof value === 'string' || value instanceof Uint8Array) return Buffer.from(value as string);
+  throw invalid(`the header ${JSON.stringify(name)} is ${nameOf(value)}; it must be a string, bytes or null.`);
+}
+
+const nameOf = (value: unknown): string => (value === undefined || value === null ? String(value) : `a ${typeof value}`);
+const invalid = (text: string) => new TurnpikeError('ENCODE_FAILED', text, { written: 'no', path: 'headers' });
 
 /** A record's headers: ordered, names may repeat, values are bytes or null (KIP-82). */
 export class RecordHeaders implements Iterable<HeaderEntry> {
   readonly #entries: HeaderEntry[] = [];
 
+  /** @throws TurnpikeError ENCODE_FAILED: a name or a value of the wrong type. */
   constructor(init?: HeadersInit) {
     if (init === undefined) return;
+    if (typeof init !== 'object' || init === null) throw invalid(`headers is ${nameOf(init)}; it must be an object, or a list of pairs.`);
     const pairs = Symbol.iterator in init ? (init as Iterable<readonly [string, HeaderValue]>) : Object.entries(init);
     for (const [name, value] of pairs) this.append(name, value);
   }
@@ -47,7 +60,7 @@ export class RecordHeaders implements Iterable<HeaderEntry> {
   }
 
   append(name: string, value: HeaderValue): void {
-    this.#entries.push([name, bytesOf(value)]);
+    this.#entries.push([name, bytesOf(name, value)]);
   }
 
   /** Replaces every value of that name by one. */

@@ -343,6 +343,95 @@ describe('TopicProducer', () => {
     await expect(producer.send({ k: 'A' })).rejects.toMatchObject({ code: 'CLOSED', written: 'no' });
   });
 
+  // One record whose timestamp could not be encoded used to fail all records of its flush, those of other callers too.
+  it.each([
+    ['timestampMs NaN', { timestampMs: Number.NaN }, /timestampMs is NaN; it must be a whole number of ms/],
+    ['timestampMs negative', { timestampMs: -1 }, /timestampMs is -1/],
+    ['timestampMs with a fraction', { timestampMs: 1.5 }, /timestampMs is 1\.5/],
+    ['timestampMs past all dates', { timestampMs: 2 ** 60 }, /timestampMs is/],
+    ['timestampMs a Date', { timestampMs: new Date() }, /timestampMs is .*whole number of ms/],
+    ['a header that is a number', { headers: { h: 5 } }, /the header "h" is a number; it must be a string, bytes or null/],
+    ['a header that is undefined', { headers: { h: undefined } }, /the header "h" is undefined/],
+    ['a header without a name', { headers: [[undefined, 'v']] }, /a header's name is undefined/],
+    ['headers null', { headers: null }, /headers is null/],
+    ['headers a string', { headers: 'abc' }, /headers is a string/],
+  ])('refuses %s to the one caller, as not written, before anything is encoded', async (_name, options, message) => {
+    const { producer, cluster } = await setUp();
+    const fine = producer.send({ k: 'A' });
+    await expect(producer.send({ k: 'A' }, options as never)).rejects.toMatchObject({
+      code: 'ENCODE_FAILED',
+      written: 'no',
+      facts: { topic: 't' },
+      message: expect.stringMatching(message),
+    });
+    await fine;
+    expect(cluster.records('t')).toHaveLength(1);
+  });
+
+  it.each([
+    [undefined, /the event is undefined/],
+    [null, /a tombstone needs a key/],
+  ])('refuses %s as an event', async (event, message) => {
+    const { producer } = await setUp();
+    await expect(producer.send(event)).rejects.toMatchObject({ code: 'ENCODE_FAILED', written: 'no', message: expect.stringMatching(message) });
+  });
+
+  it('a timestamp that a stage has spoilt is refused as well', async () => {
+    const stage: Stage = (e) => {
+      e.timestampMs = Number.NaN;
+    };
+    const { producer } = await setUp({ stages: [stage] });
+    await expect(producer.send({ k: 'A' })).rejects.toMatchObject({ code: 'ENCODE_FAILED', written: 'no' });
+  });
+
+  it('copies the bytes of headers: a later change by the caller does not change the record', async () => {
+    const { producer, cluster } = await setUp();
+    const bytes = new Uint8Array([1, 2]);
+    const sending = producer.send({ k: 'A' }, { headers: { h: bytes } });
+    bytes.fill(9);
+    await sending;
+    expect(cluster.records('t')[0]?.headers).toEqual([['h', Buffer.from([1, 2])]]);
+  });
+
+  it('refuses a partition that the topic has not, also when that shows only with its metadata', async () => {
+    const cluster = new MemoryCluster();
+    const { producer, clock } = await setUp({ cluster });
+    const sending = producer.send({ k: 'A' }, { partition: 6 }).catch((e: unknown) => e);
+    cluster.createTopic('t', 6);
+    await clock.advance(1000);
+    expect(await sending).toMatchObject({ code: 'PARTITION_UNKNOWN', written: 'no' });
+  });
+
+  it('flush() ends with its signal also while sends wait for room', async () => {
+    const cluster = new MemoryCluster({ topics: { t: 1 } });
+    cluster.fault = () => new Promise<void>(() => {});
+    const { producer } = await setUp({ cluster, value: text, options: { maxBatchBytes: 1024, maxBufferBytes: 1024 } });
+    for (let i = 0; i < 3; i++) void producer.send('x'.repeat(900)).catch(() => {});
+    const abort = new AbortController();
+    const flushing = producer.flush(abort.signal);
+    abort.abort();
+    await expect(flushing).rejects.toMatchObject({ code: 'ABORTED' });
+  });
+
+  it('ends each span once: when the signal aborts a record in flight, and when there is no room to wait in', async () => {
+    const ends: (string | undefined)[] = [];
+    const telemetry: Telemetry = { ...noTelemetry, create: () => ({ context: 1, end: (e) => void ends.push(e?.code) }) };
+    const cluster = new MemoryCluster({ topics: { t: 1 } });
+    const slow = Promise.withResolvers<void>();
+    cluster.fault = () => slow.promise;
+    const { producer } = await setUp({ cluster, telemetry, value: text, options: { maxBatchBytes: 1024, maxBufferBytes: 1024, maxWaitingSends: 0 } });
+    const abort = new AbortController();
+    const first = producer.send('x'.repeat(900), { signal: abort.signal });
+    await expect(producer.send('y'.repeat(900))).rejects.toMatchObject({ code: 'BUFFER_FULL' });
+    expect(ends).toEqual(['BUFFER_FULL']);
+    await turn();
+    abort.abort();
+    await expect(first).rejects.toMatchObject({ code: 'ABORTED', written: 'unknown' });
+    slow.resolve();
+    await producer.flush();
+    expect(ends).toEqual(['BUFFER_FULL', 'ABORTED']);
+  });
+
   it('ends a record’s span with its error when it is refused, and without when it is acknowledged', async () => {
     const ends: (string | undefined)[] = [];
     const telemetry: Telemetry = { ...noTelemetry, create: () => ({ context: 1, end: (e) => void ends.push(e?.code) }) };

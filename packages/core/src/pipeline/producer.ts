@@ -1,4 +1,4 @@
-import { asTurnpikeError, TurnpikeError } from '../errors.ts';
+import { asTurnpikeError, isTurnpikeError, TurnpikeError } from '../errors.ts';
 import type { HeaderEntry, HeadersInit } from '../headers.ts';
 import { type Clock, pause } from '../spi/clock.ts';
 import type { Serde } from '../spi/codec.ts';
@@ -69,8 +69,7 @@ export class TopicProducer {
     const scratch = this.#layers.scratch.take();
     try {
       const { record, pending, keyed } = this.#encode(value, options, scratch, 0);
-      this.#append(record, pending, keyed);
-      if (options?.signal) this.#abortable(pending, options.signal);
+      this.#append(record, pending, keyed, options?.signal);
       return pending.promise;
     } catch (error) {
       return Promise.reject(this.#refusal(error));
@@ -94,12 +93,7 @@ export class TopicProducer {
       for (const { record, pending, keyed } of encoded) {
         record.buf = scratch.buf; // It may have grown since.
         pendings.push(pending);
-        try {
-          this.#append(record, pending, keyed);
-          if (options?.signal) this.#abortable(pending, options.signal);
-        } catch (error) {
-          pending.fail(this.#refusal(error)); // Those before it are under way: the outcome is told per record.
-        }
+        this.#append(record, pending, keyed, options?.signal); // One that is refused doesn't end the others: the outcome is told per record.
       }
     } catch (error) {
       throw this.#refusal(error);
@@ -123,7 +117,7 @@ export class TopicProducer {
   /** Resolves when everything sent before the call has settled. */
   async flush(signal?: AbortSignal): Promise<void> {
     const waiting = this.#waiting.map((w) => w.pending.promise);
-    if (waiting.length > 0) await Promise.allSettled(waiting);
+    if (waiting.length > 0) await unlessAborted(Promise.allSettled(waiting), signal);
     await this.#layers.port.flush(signal);
   }
 
@@ -142,6 +136,7 @@ export class TopicProducer {
     try {
       for (const stage of stages) this.#runStage(stage, draft);
       access.produce(topic);
+      check(draft);
       const record = this.#encodeKeyAndValue(draft, options?.partition, scratch, pos);
       const pending = new SentRecord(topic, clock.monotonic() + this.#layers.options.deliveryTimeoutMs, span);
       pending.timestampMs = draft.timestampMs;
@@ -172,14 +167,10 @@ export class TopicProducer {
   #encodeKeyAndValue(draft: Draft, partition: number | undefined, scratch: Scratch, pos: number): OutboundRecord {
     const { topic, key, value } = this.#layers;
     const keyStart = draft.key === null ? -1 : pos;
-    const keyEnd = keyStart < 0 ? pos : this.#into(key, draft.key, scratch, pos, pos);
+    const keyEnd = keyStart < 0 ? pos : this.#key(key, draft.key, scratch, pos);
     const partitions = this.#layers.port.partitions(topic);
     if (partition !== undefined && (!Number.isInteger(partition) || partition < 0 || (partitions !== undefined && partition >= partitions)))
-      throw new TurnpikeError(
-        'PARTITION_UNKNOWN',
-        `${topic} has no partition ${partition}; it has ${partitions ?? 'partitions'} 0 to ${(partitions ?? 1) - 1}.`,
-        { topic, partition, written: 'no' },
-      );
+      throw this.#noPartition(partition, partitions);
     const valueStart = draft.value === null ? -1 : keyEnd;
     const valueEnd = valueStart < 0 ? keyEnd : this.#into(value, draft.value, scratch, keyEnd, pos);
     const headers = draft.hasHeaders ? (draft.headers.entries() as readonly HeaderEntry[]) : undefined;
@@ -196,10 +187,25 @@ export class TopicProducer {
     };
   }
 
+  #noPartition(partition: number, partitions: number | undefined): TurnpikeError {
+    const { topic } = this.#layers;
+    const allowed = partitions === undefined ? 'partitions are whole numbers from 0' : `it has 0 to ${partitions - 1}`;
+    return new TurnpikeError('PARTITION_UNKNOWN', `${topic} has no partition ${partition}; ${allowed}.`, { topic, partition, written: 'no' });
+  }
+
   /** -1 = not known before the topic's metadata is here. */
   #partition(buf: Buffer, keyStart: number, keyEnd: number, bytes: number, partitions: number | undefined): number {
     if (partitions === undefined) return -1;
     return keyStart >= 0 ? partitionOf(buf, keyStart, keyEnd, partitions) : this.#layers.sticky.next(partitions, bytes);
+  }
+
+  #key(serde: Serde<unknown>, key: unknown, scratch: Scratch, pos: number): number {
+    const { topic } = this.#layers;
+    try {
+      return this.#into(serde, key, scratch, pos, pos);
+    } catch (error) {
+      throw isTurnpikeError(error) && error.code === 'ENCODE_FAILED' ? about(error, `${topic}: the key: `, { topic, path: 'key' }) : error;
+    }
   }
 
   /** Encodes at `pos`; `recordStart` is where this record begins in the scratch buffer. */
@@ -219,16 +225,23 @@ export class TopicProducer {
     }
   }
 
-  #append(record: OutboundRecord, pending: SentRecord, keyed: boolean): void {
-    // Behind a waiting record all later ones of this topic wait: room must not reorder a key.
-    const goesNow = this.#waiting.length === 0 && record.partition >= 0 && this.#layers.port.append(record, pending);
-    if (!goesNow) this.#wait(record, pending, keyed);
+  #append(record: OutboundRecord, pending: SentRecord, keyed: boolean, signal: AbortSignal | undefined): void {
+    const { port, topic } = this.#layers;
+    try {
+      // Behind a waiting record all later ones of this topic wait: room must not reorder a key.
+      const known = this.#waiting.length === 0 && port.partitions(topic) !== undefined;
+      if (!(known && port.append(record, pending))) this.#wait(record, pending, keyed);
+    } catch (error) {
+      pending.fail(this.#refusal(error));
+      return;
+    }
     this.#queuedRecords++;
     this.#queuedBytes += pending.bytes;
     pending.onSettled = (p) => {
       this.#queuedRecords--;
       this.#queuedBytes -= p.bytes;
     };
+    if (signal) this.#abortable(pending, signal);
   }
 
   #wait(record: OutboundRecord, pending: SentRecord, keyed: boolean): void {
@@ -279,6 +292,11 @@ export class TopicProducer {
     let gone = 0;
     let full = false;
     for (const { record, keyed, pending } of this.#waiting) {
+      if (record.partition >= partitions) {
+        pending.fail(this.#noPartition(record.partition, partitions));
+        gone++;
+        continue;
+      }
       if (record.partition < 0) record.partition = this.#partition(record.buf, keyed ? record.keyStart : -1, record.keyEnd, record.buf.length, partitions);
       try {
         full = !this.#layers.port.append(record, pending);
@@ -327,10 +345,48 @@ export class TopicProducer {
 
   #refusal(error: unknown): TurnpikeError {
     const { topic } = this.#layers;
-    return asTurnpikeError(error, 'INTERNAL', `${topic}: the event could not be sent: ${error instanceof Error ? error.message : String(error)}`, {
+    const ours = asTurnpikeError(error, 'INTERNAL', `${topic}: the event could not be sent: ${error instanceof Error ? error.message : String(error)}`, {
       topic,
-    }).withWritten('no');
+    });
+    return ours.facts.topic === undefined ? about(ours, `${topic}: `, { topic }) : ours.withWritten('no');
   }
+}
+
+/** The same error, saying what it is about. */
+function about(error: TurnpikeError, prefix: string, facts: { readonly topic: string; readonly path?: string }): TurnpikeError {
+  const text = error.message.slice(error.code.length + 3);
+  return new TurnpikeError(error.code, prefix + text, {
+    ...error.facts,
+    ...facts,
+    cause: error.cause ?? error,
+    retriable: error.retriable,
+    written: 'no',
+  });
+}
+
+/** What no type can promise at run time. One that slipped through would spoil the whole batch that it came to stand in. */
+function check(draft: Draft): void {
+  const { topic, value, timestampMs } = draft;
+  const refuse = (text: string, path?: string) => new TurnpikeError('ENCODE_FAILED', `${topic}: ${text}`, { topic, written: 'no', ...(path ? { path } : {}) });
+  if (value === undefined) throw refuse("the event is undefined; give an event of the topic's own type.");
+  if (value === null && draft.key === null) throw refuse('a tombstone needs a key; use tombstone(key), or give an event.');
+  if (!Number.isInteger(timestampMs) || timestampMs < 0 || timestampMs > LAST_DATE_MS)
+    throw refuse(`timestampMs is ${String(timestampMs)}; it must be a whole number of ms since 1970, such as Date.now() gives.`, 'timestampMs');
+}
+
+/** ECMA-262: the last moment that a Date can hold. */
+const LAST_DATE_MS = 8.64e15;
+
+async function unlessAborted(work: Promise<unknown>, signal: AbortSignal | undefined): Promise<void> {
+  if (!signal) {
+    await work;
+    return;
+  }
+  const aborted = Promise.withResolvers<never>();
+  const onAbort = () => aborted.reject(new TurnpikeError('ABORTED', 'flush() was aborted; the records are still under way.', { cause: signal.reason }));
+  if (signal.aborted) onAbort();
+  signal.addEventListener('abort', onAbort);
+  await Promise.race([work, aborted.promise]).finally(() => signal.removeEventListener('abort', onAbort));
 }
 
 /** The record with its bytes copied out of the scratch buffer. */

@@ -22,6 +22,7 @@ export class SentRecord implements Pending {
   bytes = 0;
   timestampMs = 0;
   onSettled: ((record: SentRecord) => void) | undefined;
+  #over = false;
   #resolve!: (metadata: RecordMetadata) => void;
   #reject!: (error: TurnpikeError) => void;
 
@@ -36,6 +37,8 @@ export class SentRecord implements Pending {
   }
 
   acknowledge(batch: SettledBatch, index: number): void {
+    if (this.#over) return;
+    this.#over = true;
     this.span?.end();
     this.#resolve({
       topic: batch.topic,
@@ -47,6 +50,8 @@ export class SentRecord implements Pending {
   }
 
   fail(error: TurnpikeError): void {
+    if (this.#over) return;
+    this.#over = true;
     this.span?.end(error);
     this.#reject(error);
     this.#settled();
