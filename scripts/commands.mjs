@@ -3,7 +3,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 
 const typescript = (version) => ['node', `node_modules/${version}/bin/tsc`, '-p', 'tsconfig.json'];
-const check = () => [['biome', 'check', '--error-on-warnings', '.'], typescript('typescript'), typescript('typescript7'), ['knip']];
+const check = () => [['biome', 'check', '--error-on-warnings', '.'], typescript('typescript'), typescript('typescript7'), ['knip', '--no-config-hints']];
 
 /** What a command is asked for that there isn't: exit code 2, before anything is installed or built. */
 export class Usage extends Error {}

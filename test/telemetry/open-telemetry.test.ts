@@ -1,9 +1,11 @@
+import { context, ROOT_CONTEXT, type SpanContext, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
+import type { ReadableSpan } from '@opentelemetry/sdk-trace';
 import { RecordHeaders, TurnpikeError } from '@turnpike/core';
 import type { HeaderCarrier, InboundRecord, Logger, Pending, SettledBatch } from '@turnpike/core/spi';
 import { silentLogger } from '@turnpike/core/spi';
 import { type OpenTelemetryOptions, openTelemetry } from '@turnpike/telemetry';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { context, ROOT_CONTEXT, recordingMeter, type Span, type SpanContext, SpanKind, SpanStatusCode, trace, tracing } from './sdk.ts';
+import { recordingMeter, tracing } from './sdk.ts';
 
 const NOW = Date.UTC(2026, 0, 1);
 let sdk: ReturnType<typeof tracing>;
@@ -54,7 +56,7 @@ const inbound = (offset: number, created?: SpanContext, more: Partial<InboundRec
   headers: new RecordHeaders(created ? { traceparent: traceparent(created) } : {}),
   ...more,
 });
-const linksOf = (span: Span | undefined) => span?.links.map((l) => l.context.spanId);
+const linksOf = (span: ReadableSpan | undefined) => span?.links.map((l) => l.context.spanId);
 const milliseconds = ([s, ns]: readonly [number, number]) => s * 1000 + ns / 1e6;
 
 describe('a record that is sent', () => {

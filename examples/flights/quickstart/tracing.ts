@@ -4,12 +4,12 @@ import { W3CTraceContextPropagator } from '@opentelemetry/core';
 import {
   AlwaysOffSampler,
   AlwaysOnSampler,
-  BasicTracerProvider,
   ParentBasedSampler,
   type ReadableSpan,
   SimpleSpanProcessor,
   type SpanExporter,
-} from '@opentelemetry/sdk-trace-base';
+  TracerProvider,
+} from '@opentelemetry/sdk-trace';
 import type { Report } from './report.ts';
 
 /** OpenTelemetry for one service. `roots`: whether spans without a parent are recorded; one with a sampled parent always is. */
@@ -24,7 +24,7 @@ export function tracing(service: string, { roots, report }: { readonly roots: 'o
     shutdown: async () => {},
   };
   const sampler = new ParentBasedSampler({ root: roots === 'on' ? new AlwaysOnSampler() : new AlwaysOffSampler() });
-  const provider = new BasicTracerProvider({ sampler, spanProcessors: [new SimpleSpanProcessor(exporter)] });
+  const provider = new TracerProvider({ sampler, spanProcessors: [new SimpleSpanProcessor({ exporter })] });
   return { tracer: provider.getTracer('flights') };
 }
 
