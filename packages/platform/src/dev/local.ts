@@ -5,7 +5,6 @@ import type { AdminPort, ClusterDescriptor, ClusterSite, Identity } from '@turnp
 import { mtlsIdentity } from '@turnpike/identity';
 import { developmentKey, LOCAL_ENVIRONMENT } from '@turnpike/policy';
 import { type RegistryClient, registryClient } from '@turnpike/schema';
-import type { Platform } from '@turnpike/testing';
 import { openAdmin } from '../admin.ts';
 import { applyManifest } from '../apply/apply.ts';
 import { issueGrants } from '../grant/issue.ts';
@@ -13,8 +12,19 @@ import { type Manifest, type ServiceResource, type TopicResource, topicNames } f
 import { placeOf } from '../manifest/problems.ts';
 import { envText } from './env-file.ts';
 
+/** What is asked of a platform: that of `startPlatform()` in @turnpike/testing. Spelt out, since whoever imports these types need not have installed that. */
+export interface LocalPlatform {
+  /** undefined without Kafka. */
+  readonly cluster: ClusterSite | undefined;
+  readonly nodes: readonly unknown[];
+  readonly registryUrl: string;
+  /** The super user. */
+  readonly admin: { readonly mtls: { readonly caFile: string; readonly certFile: string; readonly keyFile: string } };
+  environment(name: string, kind: 'mtls' | 'oauth'): Promise<Record<string, string>>;
+}
+
 export interface LocalInit {
-  readonly platform: Platform;
+  readonly platform: LocalPlatform;
   readonly manifests: readonly Manifest[];
   /** Administration of a cluster elsewhere, such as a memory cluster's; then no descriptors are written. Default: the platform's own brokers. */
   readonly admin?: AdminPort;
@@ -89,7 +99,7 @@ function writeDescriptors({ platform, manifests, folder, admin }: LocalInit): st
   return file;
 }
 
-function siteOf({ cluster }: Platform): ClusterSite {
+function siteOf({ cluster }: LocalPlatform): ClusterSite {
   if (!cluster) throw new TurnpikeError('CONFIG_INVALID', 'The local platform was started without Kafka; start it with it.');
   return cluster;
 }
@@ -97,7 +107,7 @@ function siteOf({ cluster }: Platform): ClusterSite {
 const openSite = ({ id, bootstrap }: ClusterSite, identity: Identity) => openAdmin({ name: LOCAL_ENVIRONMENT, id, bootstrap: bootstrap.mtls ?? [] }, identity);
 
 interface Desk {
-  readonly platform: Platform;
+  readonly platform: LocalPlatform;
   readonly folder: string;
   readonly clustersFile: string | undefined;
   readonly registry: RegistryClient;
