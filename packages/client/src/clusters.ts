@@ -8,6 +8,11 @@ const HINT = 'the platform injects it as TURNPIKE_CLUSTERS (turnpike dev writes 
 /** Reads the descriptors of the clusters. @throws TurnpikeError CONFIG_INVALID with the file and the place. */
 export async function readDescriptors(source: string | readonly ClusterDescriptor[]): Promise<readonly ClusterDescriptor[]> {
   if (typeof source !== 'string') return source.map((d, i) => checked(d, `clusters[${i}]`));
+  if (/^[a-z]+:\/\//i.test(source))
+    throw new TurnpikeError(
+      'CONFIG_INVALID',
+      `TURNPIKE_CLUSTERS is ${source}: descriptors are read from a file; have the platform mount it and set TURNPIKE_CLUSTERS to its path.`,
+    );
   let parsed: unknown;
   try {
     parsed = JSON.parse(await readFile(source, 'utf8'));

@@ -16,7 +16,7 @@ import type { Consumer, ConsumerInit, Consumes, EventOf, GroupOf, InputOf, Kafka
 /** Connects a service, as its generated contract describes it, to the clusters that it uses.
  *
  *  Reads options and environment once; proves the identity; verifies the grant against the contract's root keys; reaches each cluster; looks up the ids of the pinned schemas.
- *  So what is wrong with a deployment fails here, within `connectTimeoutMs`, with a TurnpikeError that says what to do: CONFIG_INVALID, IDENTITY_INVALID, TOKEN_UNAVAILABLE,
+ *  So what is wrong with a deployment fails here, each step within `connectTimeoutMs`, with a TurnpikeError that says what to do: CONFIG_INVALID, IDENTITY_INVALID, TOKEN_UNAVAILABLE,
  *  PRINCIPAL_MISMATCH, GRANT_MISSING, GRANT_INVALID, GRANT_EXPIRED, TLS_FAILED, AUTHENTICATION_FAILED, AUTHORIZATION_FAILED, BROKER_UNAVAILABLE, CLUSTER_MISMATCH,
  *  TOPIC_UNKNOWN, SCHEMA_UNKNOWN, SCHEMA_UNAVAILABLE, CAPABILITY_MISSING. */
 export async function connect<P extends Produces, C extends Consumes>(service: ServiceContract<P, C>, options: ConnectOptions = {}): Promise<Kafka<P, C>> {
@@ -31,7 +31,7 @@ export async function connect<P extends Produces, C extends Consumes>(service: S
     const clusters = await openClusters(service, { settings, environment, identity, grant, cleanUp });
     return new Connection(service, { settings, environment, identity, clusters, cleanUp }) as Kafka<P, C>;
   } catch (error) {
-    await cleanUp[Symbol.asyncDispose]();
+    await cleanUp[Symbol.asyncDispose]().catch(() => {}); // What went wrong first is what the caller can mend.
     throw error;
   }
 }
@@ -93,9 +93,9 @@ async function descriptorsOf(transport: Transport, settings: Settings): Promise<
 }
 
 function telemetryOf(settings: Settings, clientId: string): Telemetry {
-  const { telemetry, logger } = settings;
+  const { telemetry, logger, clock } = settings;
   if (telemetry === 'off') return noTelemetry;
-  return 'process' in telemetry ? telemetry : openTelemetry({ clientId: settings.clientId ?? clientId, logger, ...telemetry });
+  return 'process' in telemetry ? telemetry : openTelemetry({ clientId: settings.clientId ?? clientId, logger, now: () => clock.now(), ...telemetry });
 }
 
 /** Ids are the registry's own and differ by environment: from the grant, else looked up by text; never from another registry, never registered. */
@@ -150,26 +150,28 @@ class Connection implements Kafka<Produces, Consumes> {
 
   producer<T extends string>(name: T): Producer<InputOf<AnyTopic>, KeyOf<AnyTopic>> {
     if (this.#handlersDone) throw closed();
-    const topic = this.#service.produces[name];
+    const topic = Object.hasOwn(this.#service.produces, name) ? this.#service.produces[name] : undefined;
     if (!topic) throw undeclared(this.#service, name, 'produces');
     const existing = this.#producers.get(name);
     if (existing) return existing;
-    const made = typedProducer(topic, this.#cluster(topic));
+    // One that is closed makes room for another: the connection outlives it.
+    const made = typedProducer(topic, this.#cluster(topic), () => this.#producers.delete(name));
     this.#producers.set(name, made);
     return made;
   }
 
   consumer<T extends string>(names: readonly T[], init: ConsumerInit<GroupOf<Consumes, T>> = {}): Consumer<EventOf<Consumes, T>> {
     if (this.#closing) throw closed();
-    const declared = names.map((name) => this.#service.consumes[name] ?? fail(undeclared(this.#service, name, 'consumes')));
+    if (names.length === 0) throw new TurnpikeError('CONFIG_INVALID', 'consumer() needs at least one topic.');
+    const { consumes } = this.#service;
+    const declared = names.map((name) => (Object.hasOwn(consumes, name) && consumes[name]) || fail(undeclared(this.#service, name, 'consumes')));
     const topics = declared.map((d) => d.topic);
     const { group: asked, ...options } = init;
     const group = asked ?? soleGroup(declared, names);
     for (const [i, d] of declared.entries())
       if (!d.groups.includes(group))
         throw new TurnpikeError('CONFIG_INVALID', `turnpike.yaml declares no group ${group} for ${names[i]}; it has ${d.groups.join(', ')}.`, { group });
-    const [first] = topics;
-    if (!first) throw new TurnpikeError('CONFIG_INVALID', 'consumer() needs at least one topic.');
+    const [first = fail(new TurnpikeError('CONFIG_INVALID', 'consumer() needs at least one topic.'))] = topics;
     const elsewhere = topics.find((t) => t.cluster !== first.cluster);
     if (elsewhere)
       throw new TurnpikeError(
@@ -186,15 +188,22 @@ class Connection implements Kafka<Produces, Consumes> {
   }
 
   close(): Promise<void> {
-    this.#closing ??= (async () => {
-      this.#signals[Symbol.dispose]();
-      // Consumers first: what their handlers still send is flushed after them.
-      await Promise.all([...this.#consumers].map((c) => c.close()));
-      this.#handlersDone = true;
-      await Promise.all([...this.#producers.values()].map((p) => p.close()));
-      await this.#init.cleanUp[Symbol.asyncDispose]();
-    })();
+    this.#closing ??= this.#closeInOrder().catch((error: unknown) => {
+      this.#init.settings.logger.error('connection.close_failed', { message: error instanceof Error ? error.message : String(error) });
+      throw error;
+    });
     return this.#closing;
+  }
+
+  /** Consumers first: what their handlers still send is flushed after them. What fails keeps nothing else open. */
+  async #closeInOrder(): Promise<void> {
+    const consumers = await Promise.allSettled([...this.#consumers].map((c) => c.close()));
+    this.#handlersDone = true;
+    const producers = await Promise.allSettled([...this.#producers.values()].map((p) => p.close()));
+    const rest = await Promise.allSettled([this.#init.cleanUp[Symbol.asyncDispose]()]);
+    this.#signals[Symbol.dispose]();
+    const failed = [...consumers, ...producers, ...rest].find((r) => r.status === 'rejected');
+    if (failed) throw failed.reason;
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -206,7 +215,7 @@ class Connection implements Kafka<Produces, Consumes> {
   }
 }
 
-function typedProducer(topic: AnyTopic, cluster: ClusterConnection): Producer<unknown, unknown> {
+function typedProducer(topic: AnyTopic, cluster: ClusterConnection, onClose: () => void): Producer<unknown, unknown> {
   const producer = cluster.producer(topic);
   return {
     topic: topic.name,
@@ -214,21 +223,38 @@ function typedProducer(topic: AnyTopic, cluster: ClusterConnection): Producer<un
     sendBatch: (events, options) => producer.sendBatch(events, options),
     tombstone: (key, options) => producer.send(null, { ...options, key }),
     flush: (signal) => producer.flush(signal),
-    close: () => producer.close(),
+    close: () => {
+      onClose();
+      return producer.close();
+    },
     [Symbol.asyncDispose]: () => producer.flush(),
   } satisfies Producer<unknown, unknown> & { send(event: unknown, options?: TypedSendOptions<unknown>): Promise<unknown> };
 }
 
-function typedConsumer(group: string, consumer: GroupConsumer, onClose: () => void): Consumer<unknown> {
-  const close = async () => {
-    await consumer.close();
-    onClose();
+function typedConsumer(group: string, consumer: GroupConsumer, onEnd: () => void): Consumer<unknown> {
+  let started = false;
+  /** Of the one run that a consumer has; another is refused and ends nothing. */
+  const ending = () => {
+    const first = !started;
+    started = true;
+    return first ? onEnd : () => {};
   };
+  const close = () => consumer.close().finally(onEnd);
   return {
     group,
-    run: (handler) => consumer.run(handler as Parameters<GroupConsumer['run']>[0]),
+    run: (handler) => {
+      const ended = ending();
+      return consumer.run(handler as Parameters<GroupConsumer['run']>[0]).finally(ended);
+    },
     close,
-    [Symbol.asyncIterator]: () => iterate(consumer),
+    async *[Symbol.asyncIterator]() {
+      const ended = ending();
+      try {
+        yield* iterate(consumer);
+      } finally {
+        ended();
+      }
+    },
     [Symbol.asyncDispose]: close,
   };
 }

@@ -12,7 +12,10 @@ export async function identityOf(settings: Settings): Promise<{ readonly identit
   if (!('certFile' in given) && !('tokenUrl' in given)) return { identity: given, own: undefined };
   const context: { clock: Clock; logger: Logger } = { clock: settings.clock, logger: settings.logger };
   const { kind: _, ...options } = given;
-  const identity = 'certFile' in options ? await mtlsIdentity({ ...options, ...context }) : await oauthIdentity({ ...options, ...context });
+  const identity =
+    'certFile' in options
+      ? await mtlsIdentity({ ...options, ...context })
+      : await oauthIdentity({ ...options, ...context, timeoutMs: settings.connectTimeoutMs });
   return { identity, own: identity };
 }
 

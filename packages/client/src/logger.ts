@@ -5,8 +5,15 @@ export function stderrLogger(write: (line: string) => void = (line) => void proc
   const at =
     (level: string) =>
     (event: string, facts: Readonly<Record<string, unknown>> = {}) =>
-      write(
-        `${JSON.stringify({ time: new Date().toISOString(), level, event: `turnpike.${event}`, ...facts }, (_, v) => (typeof v === 'bigint' ? String(v) : v))}\n`,
-      );
+      write(`${line({ time: new Date().toISOString(), level, event: `turnpike.${event}` }, facts)}\n`);
   return { debug: () => {}, info: () => {}, warn: at('warn'), error: at('error') };
+}
+
+/** Never throws: a fact that JSON can't hold is left out, not the line. */
+function line(head: Readonly<Record<string, string>>, facts: Readonly<Record<string, unknown>>): string {
+  try {
+    return JSON.stringify({ ...facts, ...head }, (_, v: unknown) => (typeof v === 'bigint' ? String(v) : v instanceof Error ? v.message : v));
+  } catch {
+    return JSON.stringify({ ...head, facts: Object.keys(facts) });
+  }
 }

@@ -1,4 +1,12 @@
-import { type ConsumerOptions, OptionReader, type ProducerOptions, type Stage, TurnpikeError } from '@turnpike/core';
+import {
+  type ConsumerOptions,
+  compileConsumerOptions,
+  compileProducerOptions,
+  OptionReader,
+  type ProducerOptions,
+  type Stage,
+  TurnpikeError,
+} from '@turnpike/core';
 import { type Clock, type ClusterDescriptor, type Identity, type Logger, systemClock, type Telemetry, type Transport } from '@turnpike/core/spi';
 import type { OpenTelemetryOptions } from '@turnpike/telemetry';
 import { stderrLogger } from './logger.ts';
@@ -25,13 +33,13 @@ export interface ConnectOptions {
   readonly stages?: readonly Stage[];
   /** Over quota: "wait" within the delivery timeout (default), or "refuse" at send() with `retryAfterMs`. */
   readonly onQuota?: 'wait' | 'refuse';
-  /** Default: OpenTelemetry's global providers; "off" = none. */
+  /** Default: OpenTelemetry's global providers (register the SDK before connect()); "off" = none. */
   readonly telemetry?: 'off' | OpenTelemetryOptions | Telemetry;
   /** Default: warnings and errors, a JSON line each, on stderr. */
   readonly logger?: Logger;
   /** What the brokers see in their logs and quotas. Default: the service's name. */
   readonly clientId?: string;
-  /** How long reaching and proving may take, in ms (> 0). Default 10_000. */
+  /** How long each step may take: the issuer's answer, reaching a cluster and proving the identity there; in ms (> 0). Default 10_000. */
   readonly connectTimeoutMs?: number;
   /** Signals on which the connection drains and closes by itself; if nobody else listens to the signal, the process then ends by it. Default ["SIGTERM"]; [] = none. */
   readonly shutdownSignals?: readonly NodeJS.Signals[];
@@ -80,57 +88,85 @@ export function readSettings(options: ConnectOptions): Settings {
   const fromEnv = (name: string) => env[name] || undefined; // An empty variable is one that isn't set.
   const settings: Settings = {
     environment: read.string('environment') ?? fromEnv('TURNPIKE_ENV'),
-    identity: (read.any('identity') as Identity | undefined) ?? identitySettings(fromEnv),
-    transport: read.any('transport') as Transport | undefined,
+    identity:
+      shaped<Identity>(read, 'identity', anObjectWith('kind', 'principal'), 'what mtlsIdentity() or oauthIdentity() makes') ?? identitySettings(fromEnv),
+    transport: shaped<Transport>(read, 'transport', anObjectWith('name', 'connect'), 'what wireTransport() or memoryTransport() makes'),
     grant: read.string('grant') ?? fromEnv('TURNPIKE_GRANT'),
-    clusters: (read.any('clusters') as Settings['clusters']) ?? fromEnv('TURNPIKE_CLUSTERS'),
-    registry: read.string('registry') ?? fromEnv('TURNPIKE_REGISTRY'),
+    clusters:
+      shaped(read, 'clusters', (v) => typeof v === 'string' || Array.isArray(v), 'the path of a file, or a list of descriptors') ??
+      fromEnv('TURNPIKE_CLUSTERS'),
+    registry: registryUrl(read.string('registry'), 'connect.registry') ?? registryUrl(fromEnv('TURNPIKE_REGISTRY'), 'TURNPIKE_REGISTRY'),
     producer: (read.any('producer') ?? {}) as ProducerOptions,
     consumer: (read.any('consumer') ?? {}) as ConsumerOptions,
-    stages: (read.any('stages') ?? []) as readonly Stage[],
+    stages: shaped<readonly Stage[]>(read, 'stages', aListOf('function'), 'a list of functions') ?? [],
     onQuota: read.oneOf<'wait' | 'refuse'>('onQuota', ['wait', 'refuse'], 'wait'),
-    telemetry: (read.any('telemetry') ?? {}) as Settings['telemetry'],
-    logger: (read.any('logger') as Logger | undefined) ?? stderrLogger(),
+    telemetry:
+      shaped<Settings['telemetry']>(read, 'telemetry', (v) => v === 'off' || anObjectWith()(v), '"off", options of openTelemetry(), or a Telemetry') ?? {},
+    logger: shaped<Logger>(read, 'logger', anObjectWith('debug', 'info', 'warn', 'error'), 'an object with debug, info, warn and error') ?? stderrLogger(),
     clientId: read.string('clientId'),
     connectTimeoutMs: read.number('connectTimeoutMs', { min: 1, default: 10_000 }),
-    shutdownSignals: (read.any('shutdownSignals') ?? ['SIGTERM']) as readonly NodeJS.Signals[],
+    shutdownSignals: shaped<readonly NodeJS.Signals[]>(read, 'shutdownSignals', aListOf('string'), 'a list of signals, such as ["SIGTERM"]') ?? ['SIGTERM'],
     clock: (read.any('clock') as Clock | undefined) ?? systemClock,
   };
   read.end();
+  // Refused here, before anything is reached, though they are compiled again where a grant or a call adds to them.
+  compileProducerOptions(settings.producer);
+  compileConsumerOptions('any', settings.consumer);
   return Object.freeze(settings);
 }
 
+/** An option that is code or a list, as a caller without types may get it wrong. */
+function shaped<T>(read: OptionReader, name: string, is: (value: unknown) => boolean, wanted: string): T | undefined {
+  const value = read.any(name);
+  if (value === undefined || is(value)) return value as T | undefined;
+  throw new TurnpikeError('CONFIG_INVALID', `connect.${name} is ${value === null ? 'null' : `a ${typeof value}`}; it must be ${wanted}.`);
+}
+
+const anObjectWith =
+  (...members: readonly string[]) =>
+  (value: unknown): boolean =>
+    typeof value === 'object' && value !== null && members.every((m) => m in value);
+
+const aListOf =
+  (type: 'function' | 'string') =>
+  (value: unknown): boolean =>
+    Array.isArray(value) && value.every((v) => typeof v === type);
+
+function registryUrl(text: string | undefined, from: string): string | undefined {
+  const protocol = text === undefined ? undefined : URL.parse(text)?.protocol;
+  if (text === undefined || protocol === 'https:' || protocol === 'http:') return text;
+  throw new TurnpikeError('CONFIG_INVALID', `${from} is ${JSON.stringify(text)}; it must be the registry's URL, such as https://registry:8081.`);
+}
+
 function identitySettings(env: (name: string) => string | undefined): IdentitySettings | undefined {
+  const [tokenUrl, certFile] = [env('TURNPIKE_TOKEN_URL'), env('TURNPIKE_TLS_CERT')];
+  if (tokenUrl !== undefined && certFile !== undefined)
+    throw new TurnpikeError(
+      'CONFIG_INVALID',
+      'TURNPIKE_TOKEN_URL and TURNPIKE_TLS_CERT are both set; a service has one identity: unset the one that is not meant.',
+    );
   const need = (name: string, because: string): string => {
     const value = env(name);
     if (value === undefined) throw new TurnpikeError('CONFIG_INVALID', `${because} is set but ${name} is not; set it too (docs/configuration.md).`);
     return value;
   };
-  if (env('TURNPIKE_TOKEN_URL')) {
-    const because = 'TURNPIKE_TOKEN_URL';
-    const clientSecretFile = env('TURNPIKE_CLIENT_SECRET_FILE');
-    const privateKeyFile = env('TURNPIKE_CLIENT_KEY_FILE');
+  if (tokenUrl !== undefined) {
+    const clientId = need('TURNPIKE_CLIENT_ID', 'TURNPIKE_TOKEN_URL');
+    const [clientSecretFile, privateKeyFile] = [env('TURNPIKE_CLIENT_SECRET_FILE'), env('TURNPIKE_CLIENT_KEY_FILE')];
     if ((clientSecretFile === undefined) === (privateKeyFile === undefined))
       throw new TurnpikeError(
         'CONFIG_INVALID',
-        'TURNPIKE_TOKEN_URL needs exactly one of TURNPIKE_CLIENT_SECRET_FILE and TURNPIKE_CLIENT_KEY_FILE (docs/configuration.md).',
+        `TURNPIKE_TOKEN_URL needs exactly one of TURNPIKE_CLIENT_SECRET_FILE and TURNPIKE_CLIENT_KEY_FILE; ${clientSecretFile === undefined ? 'neither is' : 'both are'} set (docs/configuration.md).`,
       );
-    if (env('TURNPIKE_TLS_CERT'))
-      throw new TurnpikeError(
-        'CONFIG_INVALID',
-        'TURNPIKE_TOKEN_URL and TURNPIKE_TLS_CERT are both set; a service has one identity: unset the one that is not meant.',
-      );
-    return {
-      kind: 'oauth',
-      tokenUrl: need('TURNPIKE_TOKEN_URL', because),
-      clientId: need('TURNPIKE_CLIENT_ID', because),
-      ...given({ clientSecretFile, privateKeyFile, scope: env('TURNPIKE_SCOPE'), audience: env('TURNPIKE_AUDIENCE'), caFile: env('TURNPIKE_TLS_CA') }),
-    };
+    const optional = { clientSecretFile, privateKeyFile, scope: env('TURNPIKE_SCOPE'), audience: env('TURNPIKE_AUDIENCE'), caFile: env('TURNPIKE_TLS_CA') };
+    return { kind: 'oauth', tokenUrl, clientId, ...given(optional) };
   }
-  if (env('TURNPIKE_TLS_CERT')) {
-    const because = 'TURNPIKE_TLS_CERT';
-    return { kind: 'mtls', certFile: need('TURNPIKE_TLS_CERT', because), keyFile: need('TURNPIKE_TLS_KEY', because), caFile: need('TURNPIKE_TLS_CA', because) };
-  }
+  if (certFile !== undefined)
+    return { kind: 'mtls', certFile, keyFile: need('TURNPIKE_TLS_KEY', 'TURNPIKE_TLS_CERT'), caFile: need('TURNPIKE_TLS_CA', 'TURNPIKE_TLS_CERT') };
+  // The rest of an identity whose first half was forgotten or misspelt; TURNPIKE_TLS_CA alone is none.
+  if (env('TURNPIKE_TLS_KEY') !== undefined) need('TURNPIKE_TLS_CERT', 'TURNPIKE_TLS_KEY');
+  for (const name of ['TURNPIKE_CLIENT_ID', 'TURNPIKE_CLIENT_SECRET_FILE', 'TURNPIKE_CLIENT_KEY_FILE'])
+    if (env(name) !== undefined) need('TURNPIKE_TOKEN_URL', name);
   return undefined;
 }
 

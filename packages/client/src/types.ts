@@ -42,16 +42,19 @@ export interface Producer<In, Key> extends AsyncDisposable {
   tombstone(key: NonNullable<Key>, options?: Omit<TypedSendOptions<Key>, 'key'>): Promise<RecordMetadata>;
   /** Resolves when everything sent before the call has settled. */
   flush(signal?: AbortSignal): Promise<void>;
+  /** Flushes, then refuses with CLOSED; `kafka.producer(topic)` then gives another. Rarely needed: the connection closes its producers. */
   close(): Promise<void>;
 }
 
-/** One member of a consumer group. Disposing drains, commits and leaves. */
+/** One member of a consumer group: run() with a handler, or `for await`. Disposing drains, commits and leaves.
+ *
+ *  In a `for await` loop, asking for the next event says that the last one is handled. Leaving the loop closes the consumer, and the event in hand comes again. */
 export interface Consumer<Event> extends AsyncDisposable, AsyncIterable<Event> {
   readonly group: string;
   /** Handles records until close(): those of a partition one after another, partitions side by side. An offset is committed only after its handler has finished: at least
    *  once. Rejects with what ended it: HANDLER_FAILED (the handler threw; its record comes again), DECODE_FAILED, GRANT_DENIED, AUTHORIZATION_FAILED, ... */
   run(handler: Handler<Event>): Promise<void>;
-  /** Lets running handlers finish within `drainTimeoutMs`, commits, leaves the group. */
+  /** Lets running handlers finish within `drainTimeoutMs`, commits, leaves the group. Don't await it inside a handler, nor in the loop, which it waits for. */
   close(): Promise<void>;
 }
 
@@ -60,7 +63,7 @@ export interface ConsumerInit<Group extends string> extends ConsumerOptions {
   readonly group?: Group;
 }
 
-/** A service's connection: everything declared in its turnpike.yaml, nothing else. */
+/** A service's connection: everything declared in its turnpike.yaml, nothing else. `await using kafka = await connect(...)` closes it at the end of the block. */
 export interface Kafka<P extends Produces, C extends Consumes> extends AsyncDisposable {
   /** Who this process is to the brokers. */
   readonly principal: string;
@@ -71,6 +74,7 @@ export interface Kafka<P extends Produces, C extends Consumes> extends AsyncDisp
   consumer<T extends keyof C & string>(topics: readonly T[], init?: ConsumerInit<GroupOf<C, T>>): Consumer<EventOf<C, T>>;
   /** Resolves when everything sent before the call has settled. */
   flush(signal?: AbortSignal): Promise<void>;
-  /** Drains consumers, flushes producers, closes connections. Bounded by `drainTimeoutMs` and `deliveryTimeoutMs`. */
+  /** Drains consumers, then flushes producers, then closes connections and the identity that it made. Idempotent. Bounded by `drainTimeoutMs` plus `deliveryTimeoutMs`.
+   *  Runs by itself on the `shutdownSignals`. Don't await it inside a handler, which it waits for. */
   close(): Promise<void>;
 }
