@@ -8,7 +8,7 @@ export function referredTo(text: string, before: readonly RegistryReference[]): 
 }
 
 /** The version that an id is under a subject: the newest, most often. A reference is to a version, and to the one that was locked, not to what came after. */
-export async function versionOf(registry: RegistryClient, subject: string, id: number): Promise<number> {
+export async function versionOf(registry: Pick<RegistryClient, 'latest' | 'version'>, subject: string, id: number): Promise<number> {
   const latest = await registry.latest(subject);
   for (let version = latest?.version ?? 0; version > 0; version--) {
     if (version === latest?.version ? latest.id === id : (await idAt(registry, subject, version)) === id) return version;
@@ -17,7 +17,7 @@ export async function versionOf(registry: RegistryClient, subject: string, id: n
 }
 
 /** undefined = that version was deleted. */
-async function idAt(registry: RegistryClient, subject: string, version: number): Promise<number | undefined> {
+async function idAt(registry: Pick<RegistryClient, 'version'>, subject: string, version: number): Promise<number | undefined> {
   try {
     return (await registry.version(subject, version)).id;
   } catch (error) {

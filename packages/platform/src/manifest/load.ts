@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { TurnpikeError } from '@turnpike/core';
-import { LineCounter, parseAllDocuments } from 'yaml';
+import { isScalar, LineCounter, parseAllDocuments } from 'yaml';
 import { checkManifest } from './check.ts';
 import type { AnyResource, ClusterResource, Manifest, ServiceResource, TopicResource } from './model.ts';
 import { manifestError, type Place, type Problem } from './problems.ts';
@@ -88,12 +88,13 @@ function readFile(file: string, problems: Problem[]): ReadFile {
   const imports: ReadFile['imports'][number][] = [];
   const before = problems.length;
   for (const document of parseAllDocuments(readFileSync(file, 'utf8'), { lineCounter: lines })) {
-    for (const error of document.errors) {
+    for (const error of document.errors.slice(0, 1)) {
+      // What follows it in the same document follows from it.
       const { line, col } = lines.linePos(error.pos[0]);
       const what = error.message.split('\n', 1)[0]?.replace(/ at line \d+, column \d+:$/, '');
       problems.push({ file: shown, line, column: col, path: '', message: `is no valid YAML: ${what}. Mend it there, or in the line before.` });
     }
-    if (document.errors.length > 0 || document.contents === null) continue;
+    if (document.errors.length > 0 || document.contents === null || (isScalar(document.contents) && document.contents.value === null)) continue;
     const source = { file: shown, document, lines, problems };
     const resource = readResource(new Reader(document.contents, source));
     if (resource) resources.push(resource);

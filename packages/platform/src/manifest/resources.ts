@@ -39,7 +39,8 @@ export function readResource(document: Reader): AnyResource | undefined {
     return undefined;
   }
   document.end();
-  if (!metadata.isMap() || !spec.isMap()) return undefined;
+  // Both are asked, so that both are told of.
+  if (![metadata.isMap(), spec.isMap()].every(Boolean)) return undefined;
   const name = metadata.get('name');
   const resource = { name: name.requiredString('a name'), team: metadata.get('team').requiredString('the team that owns it'), at: metadata.at };
   const rule = is === 'Topic' ? TOPIC_NAME : NAME;
@@ -58,11 +59,7 @@ export function readResource(document: Reader): AnyResource | undefined {
 type Common = Pick<AnyResource, 'name' | 'team' | 'at'>;
 
 function topic(spec: Reader, common: Common): TopicResource {
-  const retention = spec.get('retention');
-  const configs = spec.get('configs').entries();
-  if (retention.exists)
-    for (const [key, value] of configs) if (key === 'retention.ms') value.problem('is said twice: spec.retention is there too; take one of them out.');
-  return {
+  const read: TopicResource = {
     kind: 'Topic',
     ...common,
     cluster: spec.get('cluster').requiredString('the logical cluster that it is on'),
@@ -70,13 +67,21 @@ function topic(spec: Reader, common: Common): TopicResource {
       spec.get('partitions').integer({ min: 1, max: 10_000 }) ??
       missing(spec.get('partitions'), 'is missing; give how many it has (they can grow, never shrink).', 1),
     replicationFactor: spec.get('replicationFactor').integer({ min: 1, max: 32 }),
-    retentionMs: retention.parsed(retentionMs, '72h, 30d or forever'),
-    configs: Object.fromEntries(configs.map(([key, value]) => [key, configText(value)])),
+    retentionMs: spec.get('retention').parsed(retentionMs, '72h, 30d or forever'),
+    configs: Object.fromEntries(
+      spec
+        .get('configs')
+        .entries()
+        .map(([key, value]) => [key, configText(value)]),
+    ),
     key: keyOf(spec.get('key')),
     value: schema(spec.get('value'), `${common.name}-value`),
     access: spec.get('access').list().map(consent),
     deletion: spec.get('deletion').oneOf(['protected', 'allowed'], 'protected'),
   };
+  if (read.retentionMs !== undefined && 'retention.ms' in read.configs)
+    spec.get('configs').get('retention.ms').problem('is said twice: spec.retention is there too; take one of them out.');
+  return read;
 }
 
 function configText(value: Reader): string {
