@@ -119,7 +119,7 @@ export function readSettings(options: ConnectOptions): Settings {
 function shaped<T>(read: OptionReader, name: string, is: (value: unknown) => boolean, wanted: string): T | undefined {
   const value = read.any(name);
   if (value === undefined || is(value)) return value as T | undefined;
-  throw new TurnpikeError('CONFIG_INVALID', `connect.${name} is ${value === null ? 'null' : `a ${typeof value}`}; it must be ${wanted}.`);
+  throw new TurnpikeError('CONFIG_INVALID', `connect.${name} is ${value === null ? 'null' : `of type ${typeof value}`}; it must be ${wanted}.`);
 }
 
 const anObjectWith =
