@@ -1,6 +1,5 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { openEnvironment } from '@turnpike/client/environment';
 import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
 import { type Clock, type GrantClaims, type GrantQuota, systemClock } from '@turnpike/core/spi';
 import {
@@ -48,7 +47,7 @@ export async function issue(options: IssueOptions): Promise<void> {
   const manifest = loadManifest(options.file);
   const services = chosen(manifest, options);
   const key = signingKey(options);
-  await using environment = options.ids ? await openEnvironment({ environment: env }) : undefined;
+  await using environment = options.ids ? await (await import('@turnpike/client/environment')).openEnvironment({ environment: env }) : undefined;
   const registry = environment?.registry === undefined ? undefined : registryClient({ url: environment.registry, http: environment.identity.http });
   if (options.ids && !registry) throw new TurnpikeError('CONFIG_INVALID', '--ids needs the registry: set TURNPIKE_REGISTRY to its URL.');
   mkdirSync(options.out, { recursive: true });
