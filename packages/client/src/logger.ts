@@ -12,7 +12,7 @@ export function stderrLogger(write: (line: string) => void = (line) => void proc
 /** Never throws: a fact that JSON can't hold is left out, not the line. */
 function line(head: Readonly<Record<string, string>>, facts: Readonly<Record<string, unknown>>): string {
   try {
-    return JSON.stringify({ ...facts, ...head }, (_, v: unknown) => (typeof v === 'bigint' ? String(v) : v instanceof Error ? v.message : v));
+    return JSON.stringify({ ...head, ...facts, ...head }, (_, v: unknown) => (typeof v === 'bigint' ? String(v) : v instanceof Error ? v.message : v));
   } catch {
     return JSON.stringify({ ...head, facts: Object.keys(facts) });
   }

@@ -145,6 +145,7 @@ describe('the default logger', () => {
     logger.info('b');
     logger.warn('consumer.slow', { offset: 12n });
     logger.error('connection.close_failed');
+    expect(lines[0]).toMatch(/^\{"time":.*,"level":"warn","event":/);
     expect(lines.every((l) => l.endsWith('\n') && l.indexOf('\n') === l.length - 1)).toBe(true);
     expect(lines.map((l) => JSON.parse(l) as unknown)).toMatchObject([
       { time: expect.stringMatching(/^\d{4}-.*Z$/), level: 'warn', event: 'turnpike.consumer.slow', offset: '12' },

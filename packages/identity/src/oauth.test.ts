@@ -287,6 +287,7 @@ describe('an issuer that fails', () => {
       'IDENTITY_INVALID',
       /refuses the client flight-ops: invalid_client: no such client\. Check TURNPIKE_CLIENT_ID/,
     ],
+    ['refuses without a word', 403, '', {}, 'IDENTITY_INVALID', /status 403\. Check TURNPIKE_TOKEN_URL, TURNPIKE_CLIENT_ID/],
     ['refuses the scope', 400, '{"error":"invalid_scope"}', {}, 'IDENTITY_INVALID', /invalid_scope\. Check .*TURNPIKE_SCOPE/],
     ['has too much to do', 429, '', {}, 'TOKEN_UNAVAILABLE', /gives no token to flight-ops: status 429/],
     ['breaks', 500, '<h1>oops</h1>', { 'content-type': 'text/html' }, 'TOKEN_UNAVAILABLE', /status 500/],

@@ -159,7 +159,7 @@ export class TokenEndpoint {
     if (status >= 400 && status < 500 && status !== 408 && status !== 429)
       return new TurnpikeError(
         'IDENTITY_INVALID',
-        `${url} refuses the client ${clientId}: ${said || `status ${status}`}. Check TURNPIKE_CLIENT_ID, its secret or key file, TURNPIKE_SCOPE and TURNPIKE_AUDIENCE.`,
+        `${url} refuses the client ${clientId}: ${said || `status ${status}`}. Check ${said ? '' : 'TURNPIKE_TOKEN_URL, '}TURNPIKE_CLIENT_ID, its secret or key file, TURNPIKE_SCOPE and TURNPIKE_AUDIENCE.`,
         facts,
       );
     return new TurnpikeError('TOKEN_UNAVAILABLE', `${url} gives no token to ${clientId}: ${said || `status ${status}`}.`, { ...facts, retriable: true });
