@@ -432,6 +432,14 @@ describe('TopicProducer', () => {
     expect(ends).toEqual(['BUFFER_FULL', 'ABORTED']);
   });
 
+  it('ends the spans of a batch that is refused for one event of it: of all that had one', async () => {
+    const ends: (string | undefined)[] = [];
+    const telemetry: Telemetry = { ...noTelemetry, create: () => ({ context: 1, end: (e) => void ends.push(e?.code) }) };
+    const { producer } = await setUp({ telemetry, value: text });
+    await expect(producer.sendBatch(['a', 'b', 7, 'd'])).rejects.toMatchObject({ code: 'ENCODE_FAILED' });
+    expect(ends).toEqual(['ENCODE_FAILED', 'ENCODE_FAILED', 'ENCODE_FAILED']);
+  });
+
   it('ends a record’s span with its error when it is refused, and without when it is acknowledged', async () => {
     const ends: (string | undefined)[] = [];
     const telemetry: Telemetry = { ...noTelemetry, create: () => ({ context: 1, end: (e) => void ends.push(e?.code) }) };

@@ -82,8 +82,8 @@ export class TopicProducer {
   async sendBatch(values: readonly unknown[], options?: SendOptions): Promise<readonly RecordMetadata[]> {
     const scratch = this.#layers.scratch.take();
     const pendings: SentRecord[] = [];
+    const encoded: { record: OutboundRecord; pending: SentRecord; keyed: boolean }[] = [];
     try {
-      const encoded: { record: OutboundRecord; pending: SentRecord; keyed: boolean }[] = [];
       let end = 0;
       for (const value of values) {
         const one = this.#encode(value, options, scratch, end);
@@ -96,7 +96,9 @@ export class TopicProducer {
         this.#append(record, pending, keyed, options?.signal); // One that is refused doesn't end the others: the outcome is told per record.
       }
     } catch (error) {
-      throw this.#refusal(error);
+      const refusal = this.#refusal(error);
+      for (const { pending } of encoded) pending.span?.end(refusal); // None of them is sent, and nobody else would end their spans.
+      throw refusal;
     } finally {
       scratch.release();
     }
