@@ -30,6 +30,11 @@ class Brokers implements Backend {
   constructor(platform: Platform, services: readonly LocalService[]) {
     this.#platform = platform;
     this.#services = services;
+    // A signal ends the platform (by itself), and then its services have no cluster to drain to.
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+      process.once(signal, () => {
+        for (const child of this.#children) child.kill('SIGKILL');
+      });
   }
 
   async start(name: ServiceName, report: Report): Promise<RunningService> {
