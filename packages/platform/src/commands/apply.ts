@@ -1,5 +1,5 @@
 import { type Environment, openEnvironment } from '@turnpike/client/environment';
-import { CleanUp, TurnpikeError } from '@turnpike/core';
+import { CleanUp, isTurnpikeError, TurnpikeError } from '@turnpike/core';
 import type { AdminPort } from '@turnpike/core/spi';
 import { registryClient } from '@turnpike/schema';
 import { openAdmin } from '../admin.ts';
@@ -21,13 +21,27 @@ export async function apply({ file, env: name }: { readonly file: string; readon
     const { admin } = cleanUp.use(await openAdmin(environment.cluster(cluster.name), environment.identity));
     admins.set(cluster.name, admin);
   }
+  const { principal } = environment.identity;
   const changes = await applyManifest(manifest, {
     environment: name,
     admin: (c) => admins.get(c) as AdminPort,
     registry,
     onChange: (line) => console.log(`+ ${line}`),
+  }).catch((error: unknown) => {
+    throw isTurnpikeError(error) && error.code === 'AUTHORIZATION_FAILED' ? notAllowed(error, { principal, environment: name }) : error;
   });
   console.log(changes.length === 0 ? `${name} is as ${file} says` : `${changes.length} ${changes.length === 1 ? 'change' : 'changes'} applied to ${name}`);
+}
+
+/** To a service its error says to have it applied; here is who applies. */
+function notAllowed(cause: TurnpikeError, { principal, environment }: { readonly principal: string; readonly environment: string }): TurnpikeError {
+  const { topic, kafkaError } = cause.facts;
+  const what = topic === undefined ? '' : ` (${topic}${kafkaError === undefined ? '' : `: ${kafkaError}`})`;
+  return new TurnpikeError(
+    'AUTHORIZATION_FAILED',
+    `${principal} may not apply to ${environment}${what}. Run turnpike apply as the platform's own principal, as CI does, not as a service.`,
+    { ...cause.facts, principal, cause },
+  );
 }
 
 /** Addresses from TURNPIKE_CLUSTERS, as for a service; where that isn't set, the manifest's own. */
