@@ -38,10 +38,20 @@ while [ -e "$1" ] && [ $i -lt 100 ]; do rm -rf "$1"; sleep 0.1; i=$((i + 1)); do
 `;
 
 /** Removes a folder when this process ends without having disposed of the guard: killed, crashed, or by process.exit(). */
-export function guardFolder(folder: string): Disposable {
+export function guardFolder(folder: string): AsyncDisposable {
   const shell = startShell(FOLDER_GUARD, [folder], 'ignore', '/');
-  shell.on('error', () => {});
-  return { [Symbol.dispose]: () => void shell.kill('SIGKILL') };
+  const exited = new Promise<void>((resolve) => {
+    shell.once('exit', () => resolve());
+    shell.once('error', () => resolve());
+  });
+  return {
+    [Symbol.asyncDispose]() {
+      // It is the last thing that is waited for: nothing else may keep this process until then.
+      shell.ref();
+      shell.kill('SIGKILL');
+      return exited;
+    },
+  };
 }
 
 export async function startChild(options: {

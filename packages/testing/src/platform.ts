@@ -91,8 +91,7 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
   const directory = given === undefined ? mkdtempSync(path.join(tmpdir(), 'turnpike-')) : emptyFolder(given);
   const cleanUp = new CleanUp();
   if (!keep) {
-    const guard = guardFolder(directory);
-    cleanUp.defer(() => guard[Symbol.dispose]());
+    cleanUp.use(guardFolder(directory));
     cleanUp.defer(() => rmSync(directory, { recursive: true, force: true }));
   }
   try {

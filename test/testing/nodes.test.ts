@@ -1,0 +1,63 @@
+import { connect } from '@turnpike/client';
+import { silentLogger } from '@turnpike/core/spi';
+import { mtlsIdentity } from '@turnpike/identity';
+import { registryClient } from '@turnpike/schema';
+import { startPlatform } from '@turnpike/testing';
+import { describe, expect, it, vi } from 'vitest';
+import { Desk } from '../support/service.ts';
+import { processesWith } from './programs.ts';
+
+describe('a local platform of three nodes', () => {
+  it('keeps three replicas, two of them in sync: goes on with one killed, and heals', async () => {
+    await using platform = await startPlatform({ nodes: 3 });
+    await using desk = await Desk.open(platform);
+    expect(platform.cluster?.bootstrap.mtls).toHaveLength(3);
+    expect((await desk.admin.cluster()).brokers.map((b) => b.id).sort()).toEqual([1, 2, 3]);
+
+    const [made] = await desk.admin.createTopics([{ name: 'n.t', partitions: 3, replicationFactor: 3 }]);
+    expect(made?.error).toBeUndefined();
+    const configs = (await desk.admin.topicConfigs(['n.t'])).get('n.t');
+    expect(configs?.find((c) => c.name === 'min.insync.replicas')?.value).toBe('2');
+    await desk.allow('n', { write: ['n.t'], read: ['n.t'], groups: ['n.group'] });
+    const { service, options } = await desk.service({ name: 'n', produces: ['n.t'], consumes: ['n.t'] });
+    await using identity = await mtlsIdentity(platform.admin.mtls);
+    await registryClient({ url: platform.registryUrl, http: identity.http }).register('n.t-value', service.produces['n.t']?.value.text ?? '');
+    // An ACL reaches the brokers one by one: until the last has it, some of them refuse.
+    const opened = async () => {
+      const kafka = await connect(service, { ...options, logger: silentLogger });
+      try {
+        await Promise.all(Array.from({ length: 30 }, (_, i) => kafka.producer('n.t').send({ id: `k${i}`, n: -1 })));
+        return kafka;
+      } catch (error) {
+        await kafka.close();
+        throw error;
+      }
+    };
+    await using kafka = await vi.waitFor(opened, { timeout: 15_000 });
+
+    const inSync = async () => (await desk.admin.describeTopics(['n.t']))[0]?.partitions.map((p) => p.isr.length);
+    const send = (from: number) => Promise.all(Array.from({ length: 30 }, (_, i) => kafka.producer('n.t').send({ id: `k${i}`, n: from + i })));
+    await send(0);
+    await expect.poll(inSync, { timeout: 15_000 }).toEqual([3, 3, 3]);
+
+    const [first] = platform.nodes;
+    await first?.kill();
+    expect(first?.running).toBe(false);
+    await send(30);
+    await expect.poll(inSync, { timeout: 15_000 }).toEqual([2, 2, 2]);
+
+    await first?.start();
+    await expect.poll(inSync, { timeout: 15_000 }).toEqual([3, 3, 3]);
+    await send(60);
+
+    const got = new Set<number>();
+    for await (const event of kafka.consumer(['n.t'])) {
+      if (event.value && event.value.n >= 0) got.add(event.value.n);
+      if (got.size === 90) break;
+    }
+    expect([...got].sort((a, b) => a - b)).toEqual(Array.from({ length: 90 }, (_, n) => n));
+    const { directory } = platform;
+    await platform[Symbol.asyncDispose]();
+    expect([...processesWith(directory).values()]).toEqual([]);
+  });
+});
