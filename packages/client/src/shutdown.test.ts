@@ -2,6 +2,9 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { describe, expect, it } from 'vitest';
 
+/** A condition that real I/O brings about; the deadline is for a machine under load. */
+const eventually = <T>(f: () => T) => expect.poll(f, { timeout: 5_000 });
+
 /** A process of its own, which says "ready" and then waits; what it wrote and how it ended. */
 async function signalled(
   code: string,
@@ -28,7 +31,7 @@ async function signalled(
     const exited = once(child, 'exit');
     for (const [i, signal] of signals.entries()) {
       child.kill(signal);
-      await expect.poll(() => output.split('\n').filter((l) => l === 'closing').length).toBeGreaterThanOrEqual(Math.min(i + 1, 1));
+      await eventually(() => output.split('\n').filter((l) => l === 'closing').length).toBeGreaterThanOrEqual(Math.min(i + 1, 1));
     }
     const [exitCode, exitSignal] = (await exited) as [number | null, string | null];
     return { said: output.trim().split('\n').slice(1), code: exitCode, signal: exitSignal };
