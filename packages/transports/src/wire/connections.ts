@@ -18,6 +18,8 @@ const SASL_HANDSHAKE = 17;
 const SASL_AUTHENTICATE = 36;
 /** How long a TCP connection, TLS and authentication may take together, in ms. */
 const OPEN_TIMEOUT_MS = 4_500;
+/** How long what was written may take to leave at close, in ms: a broker that takes nothing in must not hold it up. */
+const CLOSE_MS = 1_000;
 
 /** A library connection that holds requests back while it re-authenticates: between handshake and proof the broker takes any other request for an
  *  attack and closes (KIP-368). It also remembers why the socket ended, which the library tells only its event listeners. */
@@ -33,7 +35,11 @@ class WireConnection extends Connection {
       this.#release();
     });
     this.on('connect', () => this.#release());
-    this.on('close', () => this.#release());
+    this.on('close', () => {
+      this.#release();
+      // The library's timer for the next proof outlives a connection that the broker has ended, and keeps the process alive.
+      void this.close().catch(() => {});
+    });
   }
 
   override reauthenticate(): void {
@@ -60,6 +66,8 @@ export class Connections implements AsyncDisposable {
   /** How long a request of this purpose may take, in ms. */
   readonly #timeoutMs: (purpose: Purpose) => number;
   readonly #open = new Map<string, Promise<WireConnection>>();
+  /** Those that are opening too. */
+  readonly #live = new Set<WireConnection>();
   #closed = false;
 
   constructor(context: LinkContext, timeoutMs: (purpose: Purpose) => number) {
@@ -89,7 +97,13 @@ export class Connections implements AsyncDisposable {
     if (this.#closed) return Promise.reject(new TurnpikeError('CLOSED', `The connection is closed; connect() again to ${where.doing}.`, { written: 'no' }));
     const key = `${address.host}:${address.port} ${purpose}`;
     const existing = this.#open.get(key);
-    if (existing) return existing;
+    if (existing)
+      return existing.then((connection) => {
+        if (isUsable(connection)) return connection;
+        // It is closing: nothing that is sent on it would leave.
+        if (this.#open.get(key) === existing) this.#open.delete(key);
+        return this.get(address, purpose, where);
+      });
     const opening = this.#connect(address, purpose, where);
     this.#open.set(key, opening);
     const forget = () => {
@@ -103,18 +117,15 @@ export class Connections implements AsyncDisposable {
     return opening;
   }
 
+  /** Ends a connection at once, with what is still in it. */
+  discard(connection: Connection): void {
+    connection.socket?.destroy();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
-    const open = [...this.#open.values()];
     this.#open.clear();
-    await Promise.all(
-      open.map((opening) =>
-        opening.then(
-          (connection) => connection.close(),
-          () => {},
-        ),
-      ),
-    );
+    await Promise.all([...this.#live].map(closeWithin));
   }
 
   async #connect(address: Address, purpose: Purpose, where: Where): Promise<WireConnection> {
@@ -126,18 +137,22 @@ export class Connections implements AsyncDisposable {
       tls: tlsOptions(identity, address.host),
       ...(identity.kind === 'oauth' ? { sasl: { mechanism: SASLMechanisms.OAUTHBEARER, authenticate: oauthBearer(identity) } } : {}),
     });
+    this.#live.add(connection);
+    connection.on('close', () => this.#live.delete(connection));
     const facts = { ...where, broker: `${address.host}:${address.port}`, principal: identity.principal };
     try {
       await connection.connect(address.host, address.port);
       // With TLS 1.3 a refused client certificate shows only in the first answer.
-      const { apiKeys } = await apiVersionsV3.api.async(connection, 'turnpike', '0');
+      const { apiKeys } = await answerWithin(OPEN_TIMEOUT_MS, connection, apiVersionsV3.api.async(connection, 'turnpike', '0'));
       checkVersions(apiKeys, facts.broker);
     } catch (error) {
       await settleSocket(connection);
       void connection.close().catch(() => {});
+      connection.socket?.destroy();
+      this.#live.delete(connection);
       throw translate(connection.failure ?? error, facts);
     }
-    if (this.#closed) await connection.close();
+    if (this.#closed) await closeWithin(connection);
     return connection;
   }
 
@@ -147,6 +162,26 @@ export class Connections implements AsyncDisposable {
 }
 
 const isUsable = (connection: Connection): boolean => connection.status === 'connected' || connection.status === 'reauthenticating';
+
+/** The first answer: a broker that takes connections and then says nothing is as good as not there. */
+async function answerWithin<T>(ms: number, connection: Connection, answer: Promise<T>): Promise<T> {
+  const timer = setTimeout(() => connection.socket?.destroy(), ms);
+  return answer.finally(() => clearTimeout(timer));
+}
+
+/** What was written before may still leave; then the socket ends, whatever the other side does. */
+async function closeWithin(connection: Connection): Promise<void> {
+  const { socket } = connection;
+  if (!isUsable(connection)) {
+    socket?.destroy();
+    return;
+  }
+  const late = Promise.withResolvers<void>();
+  const timer = setTimeout(late.resolve, CLOSE_MS);
+  await Promise.race([connection.close().catch(() => {}), late.promise]);
+  clearTimeout(timer);
+  socket?.destroy();
+}
 
 /** An answer that is partly an error is thrown by the library; its good parts are kept within reach. */
 function withResponse(error: TurnpikeError, original: unknown): TurnpikeError {

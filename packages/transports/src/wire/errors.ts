@@ -54,6 +54,13 @@ export function brokerError(code: number, where: Where, serverMessage?: string |
   });
 }
 
+/** An error that was waited for as long as is sensible: nothing but somebody's doing will end it. Only of those that Kafka calls retriable without time ending them. */
+export function final(error: TurnpikeError): TurnpikeError {
+  if (error.code !== 'TOPIC_UNKNOWN' || !error.retriable) return error;
+  const text = error.message.slice(error.code.length + 3);
+  return new TurnpikeError(error.code, text, { ...error.facts, cause: error.cause, ...(error.written ? { written: error.written } : {}) });
+}
+
 interface LibraryError extends Error {
   readonly code?: string;
   readonly apiId?: string;

@@ -2,7 +2,7 @@ import { metadataV12 } from '@platformatic/kafka';
 import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
 import { type LinkContext, pause } from '@turnpike/core/spi';
 import type { Address, Connections } from './connections.ts';
-import { brokerError, responseIn } from './errors.ts';
+import { brokerError, final, responseIn } from './errors.ts';
 
 export interface PartitionMetadata {
   readonly partition: number;
@@ -35,6 +35,10 @@ export class Metadata {
   readonly #connections: Connections;
   readonly #bootstrap: readonly Address[];
   readonly #topics = new Map<string, TopicMetadata>();
+  /** What was ever asked for and isn't there: asked for again with each refresh. */
+  readonly #gone = new Map<string, TurnpikeError>();
+  /** Addresses that did not answer: asked last. */
+  readonly #silent = new Set<string>();
   readonly #listeners = new Set<() => void>();
   readonly #maxAgeMs: number;
   #brokers = new Map<number, BrokerAddress>();
@@ -56,6 +60,11 @@ export class Metadata {
     return this.#topics.get(name);
   }
 
+  /** Why a topic that was known is not any more: it was deleted. */
+  gone(topic: string): TurnpikeError | undefined {
+    return this.#gone.get(topic);
+  }
+
   leader(topic: string, partition: number): number {
     return this.#topics.get(topic)?.partitions[partition]?.leader ?? -1;
   }
@@ -72,7 +81,8 @@ export class Metadata {
   addresses(): readonly Address[] {
     const known = this.brokers();
     const isKnown = (a: Address) => known.some((k) => k.host === a.host && k.port === a.port);
-    return [...known, ...this.#bootstrap.filter((a) => !isKnown(a))];
+    const all = [...known, ...this.#bootstrap.filter((a) => !isKnown(a))];
+    return [...all.filter((a) => !this.#silent.has(textOf(a))), ...all.filter((a) => this.#silent.has(textOf(a)))];
   }
 
   /** Called after each refresh. */
@@ -91,7 +101,7 @@ export class Metadata {
       const errors = await this.refresh(missing);
       const error = missing.map((n) => errors.get(n)).find((e) => e !== undefined);
       if (error === undefined) continue;
-      if (!error.retriable || clock.monotonic() >= until) throw error;
+      if (!error.retriable || clock.monotonic() >= until) throw final(error);
       await pause(clock, RETRY_MS);
     }
   }
@@ -103,7 +113,7 @@ export class Metadata {
       const errors = await done;
       if (names.every((n) => asked.has(n))) return errors;
     }
-    const asked = new Set([...names, ...this.#topics.keys()]);
+    const asked = new Set([...names, ...this.#topics.keys(), ...this.#gone.keys()]);
     const done = this.#ask([...asked]).finally(() => {
       this.#refreshing = undefined;
     });
@@ -138,7 +148,15 @@ export class Metadata {
 
   async #ask(names: readonly string[]): Promise<ReadonlyMap<string, TurnpikeError>> {
     const { topics, errors } = await this.describe(names);
-    for (const topic of topics) this.#topics.set(topic.name, topic);
+    for (const topic of topics) {
+      this.#topics.set(topic.name, topic);
+      this.#gone.delete(topic.name);
+    }
+    for (const [name, error] of errors)
+      if (error.code === 'TOPIC_UNKNOWN' && this.#topics.delete(name)) {
+        this.#gone.set(name, error);
+        this.#context.logger.warn('metadata.topic_gone', { topic: name, message: error.message });
+      }
     for (const listener of this.#listeners) listener();
     return errors;
   }
@@ -147,10 +165,13 @@ export class Metadata {
     let last: unknown;
     for (const address of this.addresses()) {
       try {
-        return this.#learn(await this.#from(address, names));
+        const response = this.#learn(await this.#from(address, names));
+        this.#silent.delete(textOf(address));
+        return response;
       } catch (error) {
         const ours = asTurnpikeError(error, 'INTERNAL', 'metadata');
         if (!ours.retriable) throw ours;
+        this.#silent.add(textOf(address));
         last = ours;
       }
     }
@@ -202,6 +223,8 @@ function topicOf(name: string, topic: Response['topics'][number]): TopicMetadata
     partitions[p.partitionIndex] = { partition: p.partitionIndex, leader: p.leaderId, replicas: p.replicaNodes, isr: p.isrNodes };
   return { name, id: topic.topicId, internal: topic.isInternal, partitions };
 }
+
+const textOf = ({ host, port }: Address): string => `${host}:${port}`;
 
 function parseAddress(text: string): Address {
   const at = text.lastIndexOf(':');

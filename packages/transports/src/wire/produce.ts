@@ -1,14 +1,16 @@
-import { createAPI, initProducerIdV4, produceV9, Writer } from '@platformatic/kafka';
+import { type Connection, createAPI, initProducerIdV4, produceV9, Writer } from '@platformatic/kafka';
 import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
 import { type CompiledProducerOptions, type LinkContext, type ProduceBatch, type ProduceDriver, type ProduceOutcome, pause } from '@turnpike/core/spi';
 import type { Connections } from './connections.ts';
-import { brokerError, isKafkaError, responseIn } from './errors.ts';
+import { brokerError, final, isKafkaError, responseIn } from './errors.ts';
 import type { Metadata } from './metadata.ts';
 import { encodeBatch, type ProducerState } from './record-batch.ts';
 
 /** How the wait between two tries of a batch grows, in ms. */
 const BACKOFF_MS = { first: 50, most: 1_000 };
 const MAX_EPOCH = 32_767;
+/** A topic that a leader doesn't know may have moved, or be made again: for so long that is waited for, in ms. */
+const UNKNOWN_TOPIC_PATIENCE_MS = 5_000;
 const TOO_LATE = new TurnpikeError('BROKER_UNAVAILABLE', 'The broker did not answer before the delivery timeout.', { retriable: true });
 
 /** A batch on its way: what is kept of it between tries. */
@@ -17,10 +19,19 @@ interface Attempt {
   /** Encoded once: a retry must be the same bytes, so that the broker knows it again. */
   bytes: Buffer | undefined;
   attempts: number;
-  /** A request went out whose answer never came. */
+  /** It went out and no answer says that it was not written. */
   maybeWritten: boolean;
+  /** A request with it waits for its answer. */
+  inFlight: boolean;
   outcome: ProduceOutcome | undefined;
   lastError: TurnpikeError | undefined;
+  /** How often the broker found its sequence or epoch wrong. */
+  misfits: number;
+  /** Monotonic ms since when its topic is unknown. */
+  unknownSinceMs: number | undefined;
+  readonly done: PromiseWithResolvers<ProduceOutcome>;
+  /** Told when it has ended before its request has. */
+  readonly onLate: () => void;
 }
 
 interface PartitionState {
@@ -56,7 +67,7 @@ function produceRequest(acks: number, timeoutMs: number, data: readonly TopicDat
   return writer;
 }
 
-/** Produce over the wire: one request a flush and leader; retries each batch within its deadline. Idempotent: a partition has one batch under way and a
+/** Produce over the wire: one request a flush and leader; what fails in passing is tried again by itself, within its deadline. Idempotent: a partition has one batch under way and a
  *  sequence of its own, so a retry is known again; when a batch's fate stays unknown the partition's epoch is raised, which fences a late write of it. */
 export class WireProduceDriver implements ProduceDriver {
   readonly #context: LinkContext;
@@ -88,26 +99,29 @@ export class WireProduceDriver implements ProduceDriver {
     return this.#metadata.leader(topic, partition);
   }
 
-  async produce(_lane: number, batches: readonly ProduceBatch[]): Promise<readonly ProduceOutcome[]> {
-    const attempts: Attempt[] = batches.map((batch) => ({
-      batch,
-      bytes: undefined,
-      attempts: 0,
-      maybeWritten: false,
-      outcome: undefined,
-      lastError: undefined,
-    }));
-    let backoffMs = BACKOFF_MS.first;
-    for (;;) {
-      const open = attempts.filter((a) => a.outcome === undefined);
-      if (open.length === 0) break;
-      await this.#round(open);
-      const left = open.filter((a) => a.outcome === undefined);
-      if (left.length === 0) break;
-      await this.#beforeRetry(left, backoffMs);
-      backoffMs = Math.min(backoffMs * 2, BACKOFF_MS.most);
-    }
-    return attempts.map((a) => a.outcome as ProduceOutcome);
+  async produce(_lane: number, batches: readonly ProduceBatch[]): Promise<readonly (ProduceOutcome | Promise<ProduceOutcome>)[]> {
+    const free = Promise.withResolvers<void>();
+    const attempts = batches.map(
+      (batch): Attempt => ({
+        batch,
+        bytes: undefined,
+        attempts: 0,
+        maybeWritten: false,
+        inFlight: false,
+        outcome: undefined,
+        lastError: undefined,
+        misfits: 0,
+        unknownSinceMs: undefined,
+        done: Promise.withResolvers(),
+        onLate: free.resolve,
+      }),
+    );
+    void this.#round(attempts).then(() => {
+      for (const attempt of attempts) if (attempt.outcome === undefined) void this.#retry(attempt);
+      free.resolve();
+    });
+    await free.promise;
+    return attempts.map((a) => a.outcome ?? a.done.promise);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -115,71 +129,107 @@ export class WireProduceDriver implements ProduceDriver {
     await this.#connections[Symbol.asyncDispose]();
   }
 
-  /** One try of each batch: those of one leader go in one request. */
+  /** Each by itself: a batch must not wait for the leader of another. */
+  async #retry(attempt: Attempt): Promise<void> {
+    for (let backoffMs = BACKOFF_MS.first; attempt.outcome === undefined; backoffMs = Math.min(backoffMs * 2, BACKOFF_MS.most)) {
+      await this.#beforeRetry(attempt, backoffMs);
+      if (attempt.outcome === undefined) await this.#round([attempt]);
+    }
+  }
+
+  /** One try of each batch: those of one leader go in one request. Never rejects. */
   async #round(open: readonly Attempt[]): Promise<void> {
     const byLeader = Map.groupBy(open, ({ batch }) => this.#metadata.leader(batch.topic, batch.partition));
     await Promise.all([...byLeader].map(([leader, attempts]) => this.#send(leader, attempts)));
   }
 
-  async #send(leader: number, attempts: readonly Attempt[]): Promise<void> {
-    const where = { doing: `produce to ${topicsOf(attempts)}` } as const;
+  async #send(leader: number, all: readonly Attempt[]): Promise<void> {
+    const where = { doing: `produce to ${topicsOf(all)}` } as const;
     const broker = this.#metadata.broker(leader);
     if (!broker) {
-      const error = new TurnpikeError('BROKER_UNAVAILABLE', `${topicsOf(attempts)}: the partition has no leader at the moment.`, { retriable: true });
-      for (const attempt of attempts) attempt.lastError = error;
+      for (const attempt of all) {
+        const { topic, partition } = attempt.batch;
+        const text = `${topic}/${partition}: the partition has no leader at the moment.`;
+        this.#failed(attempt, this.#metadata.gone(topic) ?? new TurnpikeError('BROKER_UNAVAILABLE', text, { topic, partition, retriable: true }));
+      }
       return;
     }
-    let connection: Awaited<ReturnType<Connections['get']>>;
+    await Promise.all(all.map((attempt) => this.#encode(attempt)));
+    const attempts = (await this.#unthrottled(leader, all)).filter((a) => a.bytes !== undefined && a.outcome === undefined);
+    if (attempts.length === 0) return;
+    let connection: Connection;
     try {
-      for (const attempt of attempts) attempt.bytes ??= await this.#encode(attempt.batch);
-      connection = await this.#before(attempts, this.#connections.get(broker, 'produce', where));
+      connection = await this.#within(attempts, this.#connections.get(broker, 'produce', where));
     } catch (error) {
-      for (const attempt of attempts) this.#failed(attempt, asTurnpikeError(error, 'INTERNAL', 'the batch could not be sent.'));
+      for (const attempt of attempts)
+        if (attempt.outcome === undefined) this.#failed(attempt, asTurnpikeError(error, 'INTERNAL', 'the batch could not be sent.'));
       return;
     }
+    const sent = attempts.filter((a) => a.outcome === undefined);
+    for (const attempt of sent) {
+      attempt.attempts++;
+      attempt.inFlight = true;
+    }
+    await this.#exchange(leader, connection, sent, where);
+    for (const attempt of sent) attempt.inFlight = false;
+  }
+
+  async #exchange(leader: number, connection: Connection, attempts: readonly Attempt[], where: { readonly doing: string }): Promise<void> {
     const { acks, requestTimeoutMs } = this.#options;
-    await this.#unthrottled(leader);
     try {
-      for (const attempt of attempts) attempt.attempts++;
       const request = this.#connections.request(connection, produce, [acks === 'all' ? -1 : acks, requestTimeoutMs, dataOf(attempts)], where);
-      const response = await this.#before(attempts, request).catch((error: unknown) => {
-        // A late answer must find nobody: the batch's fate is settled without it.
-        if (error === TOO_LATE) void connection.close().catch(() => {});
-        throw error;
-      });
-      if (acks === 0) for (const attempt of attempts) attempt.outcome = { baseOffset: -1n, attempts: attempt.attempts };
-      else this.#settle(leader, attempts, response);
+      const response = await this.#within(attempts, request);
+      if (acks !== 0) this.#settle(leader, attempts, response);
+      else for (const attempt of attempts) if (attempt.outcome === undefined) this.#conclude(attempt, { baseOffset: -1n, attempts: attempt.attempts });
     } catch (error) {
       const response = responseIn<Response>(error);
-      if (response !== undefined) this.#settle(leader, attempts, response);
+      if (response !== undefined) {
+        this.#settle(leader, attempts, response);
+        return;
+      }
+      // All are too late: what is still on its way to the broker goes no further.
+      if (error === TOO_LATE) this.#connections.discard(connection);
+      for (const attempt of attempts) {
+        attempt.maybeWritten = true;
+        if (attempt.outcome === undefined) this.#failed(attempt, asTurnpikeError(error, 'INTERNAL', 'the request failed.'));
+      }
+    }
+  }
+
+  /** Waits for `work`, and ends each batch at its own deadline meanwhile. Rejects with TOO_LATE when none is left. */
+  async #within<T>(attempts: readonly Attempt[], work: Promise<T>): Promise<T> {
+    const { clock } = this.#context;
+    const answer = work.then((value) => ({ value }));
+    answer.catch(() => {}); // It may come when nobody waits any more.
+    for (;;) {
+      const open = attempts.filter((a) => a.outcome === undefined);
+      if (open.length === 0) throw TOO_LATE;
+      const answered = new AbortController();
+      const leftMs = Math.min(...open.map((a) => a.batch.deadlineMs)) - clock.monotonic();
+      const first = await Promise.race([answer, pause(clock, Math.max(leftMs, 0), answered.signal)]).finally(() => answered.abort());
+      if (first) return first.value;
+      for (const attempt of open) if (attempt.batch.deadlineMs <= clock.monotonic()) this.#timedOut(attempt);
+    }
+  }
+
+  /** Waits as long as the broker has asked for (KIP-219); those whose deadline comes first are left out. */
+  async #unthrottled(leader: number, attempts: readonly Attempt[]): Promise<readonly Attempt[]> {
+    const { clock } = this.#context;
+    const until = this.#throttledUntil.get(leader) ?? 0;
+    const waitMs = until - clock.monotonic();
+    if (waitMs <= 0) return attempts;
+    const patient: Attempt[] = [];
+    for (const attempt of attempts) {
+      if (attempt.batch.deadlineMs > until) patient.push(attempt);
       else
-        for (const attempt of attempts) {
-          attempt.maybeWritten = true;
-          this.#failed(attempt, asTurnpikeError(error, 'INTERNAL', 'the request failed.'));
-        }
+        attempt.lastError = new TurnpikeError(
+          'BROKER_UNAVAILABLE',
+          `The broker throttles this client for ${Math.ceil(waitMs)} ms: it is over the broker's quota.`,
+          { retriable: true },
+        );
     }
-  }
-
-  /** The first deadline among the batches bounds the wait. */
-  async #before<T>(attempts: readonly Attempt[], work: Promise<T>): Promise<T> {
-    const { clock } = this.#context;
-    const leftMs = Math.min(...attempts.map((a) => a.batch.deadlineMs)) - clock.monotonic();
-    const done = new AbortController();
-    const late = pause(clock, Math.max(leftMs, 0), done.signal).then(() => {
-      if (!done.signal.aborted) throw TOO_LATE;
-      return work;
-    });
-    try {
-      return await Promise.race([work, late]);
-    } finally {
-      done.abort();
-    }
-  }
-
-  async #unthrottled(leader: number): Promise<void> {
-    const { clock } = this.#context;
-    const waitMs = (this.#throttledUntil.get(leader) ?? 0) - clock.monotonic();
-    if (waitMs > 0) await pause(clock, waitMs, this.#closed.signal);
+    if (patient.length > 0) await pause(clock, waitMs, this.#closed.signal);
+    return patient;
   }
 
   #settle(leader: number, attempts: readonly Attempt[], response: Response): void {
@@ -188,78 +238,113 @@ export class WireProduceDriver implements ProduceDriver {
       this.#throttledUntil.set(leader, this.#context.clock.monotonic() + response.throttleTimeMs);
     }
     for (const attempt of attempts) {
+      if (attempt.outcome !== undefined) continue; // Its deadline came first.
       const { topic, partition } = attempt.batch;
       const answer = response.responses.find((r) => r.name === topic)?.partitionResponses.find((p) => p.index === partition);
-      if (!answer)
+      if (answer) this.#answered(attempt, answer);
+      else {
+        attempt.maybeWritten = true;
         this.#failed(attempt, new TurnpikeError('INTERNAL', `${topic}/${partition} is missing in the broker's answer; report this.`, { topic, partition }));
-      else this.#answered(attempt, answer);
+      }
     }
   }
 
   #answered(attempt: Attempt, answer: PartitionResponse): void {
-    const { batch } = attempt;
+    attempt.inFlight = false;
+    const { batch, attempts } = attempt;
     const { topic, partition } = batch;
+    const wireBytes = attempt.bytes?.length ?? batch.bytes;
     if (answer.errorCode === 0) {
       this.#advance(batch);
-      attempt.outcome = {
-        baseOffset: answer.baseOffset,
-        attempts: attempt.attempts,
-        wireBytes: attempt.bytes?.length ?? batch.bytes,
-        ...(answer.logAppendTimeMs >= 0n ? { logAppendTimeMs: Number(answer.logAppendTimeMs) } : {}),
-      };
+      const logAppendTimeMs = answer.logAppendTimeMs >= 0n ? { logAppendTimeMs: Number(answer.logAppendTimeMs) } : {};
+      this.#conclude(attempt, { baseOffset: answer.baseOffset, attempts, wireBytes, ...logAppendTimeMs });
       return;
     }
     const { principal } = this.#context.identity;
-    const error = brokerError(answer.errorCode, { doing: `produce to ${topic}`, topic, partition, principal }, answer.errorMessage);
-    // Already there, too long ago for the broker to know the offset.
+    const reason = answer.errorMessage ?? answer.recordErrors[0]?.batchIndexErrorMessage;
+    const error = brokerError(answer.errorCode, { doing: `produce to ${topic}`, topic, partition, principal }, reason);
     if (isKafkaError(error, 'DUPLICATE_SEQUENCE_NUMBER')) {
+      // Already there, too long ago for the broker to know the offset.
       this.#advance(batch);
-      attempt.outcome = { baseOffset: -1n, attempts: attempt.attempts, wireBytes: attempt.bytes?.length ?? batch.bytes };
-      return;
+      this.#conclude(attempt, { baseOffset: -1n, attempts, wireBytes });
+    } else if (isKafkaError(error, 'OUT_OF_ORDER_SEQUENCE_NUMBER', 'UNKNOWN_PRODUCER_ID', 'INVALID_PRODUCER_EPOCH') && !attempt.maybeWritten) {
+      this.#startAnew(attempt, error);
+    } else {
+      if (mayHaveAppended(error)) attempt.maybeWritten = true;
+      this.#failed(
+        attempt,
+        error,
+        answer.recordErrors.map((r) => r.batchIndex),
+      );
     }
-    // Written to the leader's log, and perhaps to stay there.
-    if (isKafkaError(error, 'NOT_ENOUGH_REPLICAS_AFTER_APPEND', 'REQUEST_TIMED_OUT')) attempt.maybeWritten = true;
-    this.#failed(attempt, error);
+  }
+
+  /** The broker has forgotten this producer, or knows less of it than we do (an unclean election), and nothing of the batch is there: it goes again at the head of a new sequence. */
+  #startAnew(attempt: Attempt, error: TurnpikeError): void {
+    const { batch } = attempt;
+    attempt.lastError = error;
+    attempt.bytes = undefined;
+    attempt.misfits++;
+    if (attempt.misfits === 1) this.#raiseEpoch(batch);
+    else this.#forgetProducer(batch);
   }
 
   /** Ends the batch, unless the error may pass. */
-  #failed(attempt: Attempt, error: TurnpikeError): void {
+  #failed(attempt: Attempt, error: TurnpikeError, rejected: readonly number[] = []): void {
     attempt.lastError = error;
-    if (error.retriable && !this.#closed.signal.aborted) return;
-    this.#end(attempt, error.withWritten(attempt.maybeWritten ? 'unknown' : 'no'));
+    const unknown = error.code === 'TOPIC_UNKNOWN';
+    const now = this.#context.clock.monotonic();
+    attempt.unknownSinceMs = unknown ? (attempt.unknownSinceMs ?? now) : undefined;
+    const given = unknown && now - (attempt.unknownSinceMs ?? now) >= UNKNOWN_TOPIC_PATIENCE_MS;
+    if (error.retriable && !given && !this.#closed.signal.aborted) return;
+    this.#end(attempt, final(error).withWritten(attempt.maybeWritten ? 'unknown' : 'no'), rejected);
   }
 
-  #end(attempt: Attempt, error: TurnpikeError): void {
+  #timedOut(attempt: Attempt): void {
     const { topic, partition } = attempt.batch;
-    const placed = error.facts.topic === undefined ? withPlace(error, topic, partition) : error;
-    attempt.outcome = { baseOffset: -1n, attempts: attempt.attempts, error: placed };
-    const sequenceLost = isKafkaError(error, 'OUT_OF_ORDER_SEQUENCE_NUMBER', 'UNKNOWN_PRODUCER_ID', 'INVALID_PRODUCER_EPOCH');
-    if (attempt.maybeWritten || sequenceLost) this.#raiseEpoch(attempt.batch);
+    const { attempts, lastError, inFlight, maybeWritten } = attempt;
+    const text = `${topic}/${partition}: not acknowledged within the delivery timeout, after ${attempts} tries; the last: ${inFlight ? 'no answer' : (lastError?.message ?? 'no answer')}`;
+    const written = maybeWritten || inFlight ? 'unknown' : 'no';
+    this.#end(attempt, new TurnpikeError('DELIVERY_TIMEOUT', text, { cause: lastError, topic, partition, retriable: true, written }));
   }
 
-  async #beforeRetry(left: readonly Attempt[], backoffMs: number): Promise<void> {
+  #end(attempt: Attempt, error: TurnpikeError, rejected: readonly number[] = []): void {
+    const { batch, attempts } = attempt;
+    const placed = error.facts.partition === undefined ? withPlace(error, batch.topic, batch.partition) : error;
+    const misfit = isKafkaError(error, 'OUT_OF_ORDER_SEQUENCE_NUMBER', 'UNKNOWN_PRODUCER_ID', 'INVALID_PRODUCER_EPOCH');
+    if (attempt.maybeWritten || attempt.inFlight || misfit) this.#raiseEpoch(batch);
+    this.#conclude(attempt, { baseOffset: -1n, attempts, error: placed, ...(rejected.length > 0 ? { rejected } : {}) });
+    attempt.onLate();
+  }
+
+  #conclude(attempt: Attempt, outcome: ProduceOutcome): void {
+    attempt.outcome = outcome;
+    attempt.done.resolve(outcome);
+  }
+
+  async #beforeRetry(attempt: Attempt, backoffMs: number): Promise<void> {
     const { clock, events } = this.#context;
-    for (const attempt of left) {
-      if (clock.monotonic() + backoffMs < attempt.batch.deadlineMs) {
-        events.retried(attempt.batch.topic, attempt.batch.bytes);
-        continue;
-      }
-      const { topic, partition } = attempt.batch;
-      const written = attempt.maybeWritten ? 'unknown' : 'no';
-      const last = attempt.lastError;
-      const text = `${topic}/${partition}: not acknowledged within the delivery timeout, after ${attempt.attempts} tries; the last: ${last?.message ?? 'no answer'}`;
-      this.#end(attempt, new TurnpikeError('DELIVERY_TIMEOUT', text, { cause: last, topic, partition, retriable: true, written }));
+    const { topic, bytes, deadlineMs } = attempt.batch;
+    const leftMs = deadlineMs - clock.monotonic();
+    await pause(clock, Math.max(0, Math.min(backoffMs, leftMs)), this.#closed.signal);
+    if (leftMs <= backoffMs) {
+      this.#timedOut(attempt);
+      return;
     }
-    if (left.every((a) => a.outcome !== undefined)) return;
-    await pause(clock, backoffMs, this.#closed.signal);
-    const waiting = left.filter((a) => a.outcome === undefined);
-    const refreshed = this.#metadata.refresh([...new Set(waiting.map((a) => a.batch.topic))]);
-    await this.#before(waiting, refreshed).catch(() => {}); // It is asked again at the next try.
+    await this.#within([attempt], this.#metadata.refresh([topic])).catch(() => {}); // It is asked again at the next try.
+    if (attempt.outcome === undefined) events.retried(topic, bytes);
   }
 
-  async #encode(batch: ProduceBatch): Promise<Buffer> {
-    const state = this.#options.idempotent ? await this.#state(batch) : undefined;
-    return encodeBatch(batch.records, this.#options.compression, state);
+  async #encode(attempt: Attempt): Promise<void> {
+    if (attempt.bytes !== undefined) return;
+    const { batch } = attempt;
+    try {
+      const state = this.#options.idempotent ? await this.#within([attempt], this.#state(batch)) : undefined;
+      attempt.bytes = encodeBatch(batch.records, this.#options.compression, state);
+    } catch (error) {
+      if (attempt.outcome === undefined)
+        this.#failed(attempt, asTurnpikeError(error, 'INTERNAL', `${batch.topic}: the batch could not be encoded; report this.`));
+    }
   }
 
   async #state({ topic, partition }: ProduceBatch): Promise<ProducerState> {
@@ -306,14 +391,31 @@ export class WireProduceDriver implements ProduceDriver {
     const state = this.#states.get(key);
     if (!state) return;
     if (state.epoch === MAX_EPOCH) {
-      this.#producerId = undefined;
-      this.#states.delete(key);
+      this.#forgetProducer({ topic, partition });
       return;
     }
     state.epoch++;
     state.sequence = 0;
   }
+
+  /** The partition's next batch asks for a producer id of its own. */
+  #forgetProducer({ topic, partition }: { readonly topic: string; readonly partition: number }): void {
+    this.#producerId = undefined;
+    this.#states.delete(`${topic}/${partition}`);
+  }
 }
+
+/** Answers that leave it open whether the batch is in the log: it was appended there, or may have been, before something went wrong. All others come before it is. */
+const mayHaveAppended = (error: TurnpikeError): boolean =>
+  isKafkaError(
+    error,
+    'NOT_LEADER_OR_FOLLOWER', // Also of a leader that steps down while it waits for its followers.
+    'NOT_ENOUGH_REPLICAS_AFTER_APPEND',
+    'REQUEST_TIMED_OUT',
+    'KAFKA_STORAGE_ERROR',
+    'NETWORK_EXCEPTION',
+    'UNKNOWN_SERVER_ERROR',
+  ) || /^ERROR_/.test(error.facts.kafkaError ?? '');
 
 const topicsOf = (attempts: readonly Attempt[]): string => [...new Set(attempts.map((a) => a.batch.topic))].join(', ');
 
