@@ -46,7 +46,11 @@ program
 program
   .command('dev')
   .description('start a local platform with all that the manifest says, until Ctrl-C; or run a command in it')
-  .option('-f, --file <path>', 'the manifest, or a folder of them; may be given again (default: "turnpike.yaml")', (file, all: string[]) => [...all, file], [])
+  .addOption(
+    new Option('-f, --file <path>', 'the manifest, or a folder of them; may be given again')
+      .argParser((file: string, all: string[]) => [...all, file])
+      .default([], '"turnpike.yaml"'),
+  )
   .addOption(new Option('--nodes <n>', 'brokers').choices(['1', '3']).default('1'))
   .option('--folder <path>', 'where grants and variables go', '.turnpike/local')
   .option('-s, --service <name>', 'whose variables the command gets; not needed where there is one')
