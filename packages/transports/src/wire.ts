@@ -3,6 +3,7 @@ import {
   type AdminPort,
   accumulate,
   type Capabilities,
+  type Clock,
   type CompiledConsumerOptions,
   type CompiledProducerOptions,
   type ConsumerPort,
@@ -60,7 +61,7 @@ async function openLink(context: LinkContext, metadataMaxAgeMs: number): Promise
   try {
     for (;;) {
       try {
-        await metadata.refresh();
+        await answerBefore(until, clock, metadata.refresh(), cluster.name);
         return link;
       } catch (error) {
         // A broker that is just restarting deserves a second try; a refused identity doesn't.
@@ -73,6 +74,19 @@ async function openLink(context: LinkContext, metadataMaxAgeMs: number): Promise
     await link[Symbol.asyncDispose]();
     throw error;
   }
+}
+
+/** Several addresses that swallow what they get would each take their own timeout. */
+async function answerBefore(until: number, clock: Clock, answer: Promise<unknown>, cluster: string): Promise<void> {
+  const over = new AbortController();
+  const late = pause(clock, Math.max(until - clock.monotonic(), 0), over.signal).then(() => {
+    if (!over.signal.aborted)
+      throw new TurnpikeError('BROKER_UNAVAILABLE', `No broker of ${cluster} answered in time; check the addresses in its descriptor.`, {
+        cluster,
+        retriable: true,
+      });
+  });
+  await Promise.race([answer, late]).finally(() => over.abort());
 }
 
 class WireLink implements Link {
@@ -98,9 +112,7 @@ class WireLink implements Link {
     if (!COMPRESSIONS.includes(options.compression)) throw missing(`${options.compression} compression`, `use one of ${COMPRESSIONS.join(', ')}`);
     const connections = new Connections(this.#context, () => options.requestTimeoutMs);
     const driver = new WireProduceDriver(this.#context, this.#metadata, connections, options);
-    const port = accumulate(driver, this.#context, options);
-    this.#ports.add(port);
-    return port;
+    return this.#keep(accumulate(driver, this.#context, options));
   }
 
   consumer(options: CompiledConsumerOptions): ConsumerPort {
@@ -109,15 +121,19 @@ class WireLink implements Link {
     const { requestTimeoutMs, rebalanceTimeoutMs, fetchWaitMs } = options;
     const extra = { group: rebalanceTimeoutMs, fetch: fetchWaitMs } as Partial<Record<string, number>>;
     const connections = new Connections(this.#context, (purpose) => requestTimeoutMs + (extra[purpose] ?? 0));
-    const port = new WireConsumer(this.#context, this.#metadata, connections, options);
-    this.#ports.add(port);
+    const port: WireConsumer = this.#keep(new WireConsumer(this.#context, this.#metadata, connections, options, () => this.#ports.delete(port)));
     return port;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all([...this.#ports].map((port) => port[Symbol.asyncDispose]()));
+    await Promise.allSettled([...this.#ports].map((port) => port[Symbol.asyncDispose]()));
     this.#metadata.close();
     await this.#connections[Symbol.asyncDispose]();
+  }
+
+  #keep<T extends AsyncDisposable>(port: T): T {
+    this.#ports.add(port);
+    return port;
   }
 }
 

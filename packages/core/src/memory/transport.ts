@@ -81,7 +81,7 @@ class MemoryLink implements Link {
   consumer(options: CompiledConsumerOptions): ConsumerPort {
     if (options.groupProtocol !== 'classic') throw new TurnpikeError('CAPABILITY_MISSING', `The memory transport has no KIP-848 groups; ${CAPABILITY_HINT}`);
     if (options.instanceId !== undefined) throw new TurnpikeError('CAPABILITY_MISSING', `The memory transport has no static membership; ${CAPABILITY_HINT}`);
-    const port = new MemoryConsumer(this.#cluster, this.#context, options);
+    const port: MemoryConsumer = new MemoryConsumer(this.#cluster, this.#context, options, () => this.#ports.delete(port));
     this.#ports.add(port);
     return port;
   }
@@ -232,10 +232,12 @@ class MemoryConsumer implements ConsumerPort {
   readonly #options: CompiledConsumerOptions;
   readonly #positions = new Map<string, bigint>();
   readonly #paused = new Set<string>();
+  readonly #onClosed: () => void;
   #member: GroupMember | undefined;
   #closing: Promise<void> | undefined;
 
-  constructor(cluster: MemoryCluster, context: LinkContext, options: CompiledConsumerOptions) {
+  constructor(cluster: MemoryCluster, context: LinkContext, options: CompiledConsumerOptions, onClosed: () => void) {
+    this.#onClosed = onClosed;
     this.#cluster = cluster;
     this.#context = context;
     this.#options = options;
@@ -377,6 +379,7 @@ class MemoryConsumer implements ConsumerPort {
     this.#closing ??= (async () => {
       this.#cluster.changed();
       if (this.#member) await this.#cluster.group(this.#options.group).leave(this.#member);
+      this.#onClosed();
     })();
     return this.#closing;
   }

@@ -29,11 +29,15 @@ interface Position {
   version: number;
   paused: boolean;
   fetching: boolean;
+  /** Monotonic ms before which it is not asked for again: its leader has refused it. */
+  notBeforeMs: number;
   queued: FetchedBatch[];
   queuedBytes: number;
 }
 
 const RETRY_MS = 200;
+/** How long until fresh metadata is asked for where a partition has no leader, or one that refuses it, in ms. */
+const LEADER_RETRY_MS = { first: 100, most: 1_000 };
 
 /** A group member's fetches: one loop for each broker that leads partitions of ours, each with a bounded amount read ahead. */
 export class WireConsumer implements ConsumerPort {
@@ -42,6 +46,7 @@ export class WireConsumer implements ConsumerPort {
   readonly #connections: Connections;
   readonly #options: CompiledConsumerOptions;
   readonly #coordinator: Coordinator;
+  readonly #onClosed: () => void;
   readonly #positions = new Map<string, Position>();
   readonly #loops = new Map<number, Promise<void>>();
   readonly #stop = new AbortController();
@@ -50,12 +55,17 @@ export class WireConsumer implements ConsumerPort {
   #queuedBytes = 0;
   /** What a poll rejects with: the fetch gate's refusal. */
   #refusal: TurnpikeError | undefined;
-  /** Wakes polls that wait for records, and loops that wait for room or partitions. */
-  #changed = Promise.withResolvers<void>();
+  /** Polls that wait for records, and loops that wait for room or partitions. */
+  readonly #waiters = new Set<() => void>();
+  /** Where the next fetch begins among the partitions of its broker: an answer has room for some, and those must not always be the same. */
+  #turn = 0;
+  #looking: Promise<void> | undefined;
+  #lookAfterMs = LEADER_RETRY_MS.first;
   #refreshed: Disposable | undefined;
   #closing: Promise<void> | undefined;
 
-  constructor(context: LinkContext, metadata: Metadata, connections: Connections, options: CompiledConsumerOptions) {
+  constructor(context: LinkContext, metadata: Metadata, connections: Connections, options: CompiledConsumerOptions, onClosed: () => void) {
+    this.#onClosed = onClosed;
     this.#context = context;
     this.#metadata = metadata;
     this.#connections = connections;
@@ -138,15 +148,23 @@ export class WireConsumer implements ConsumerPort {
 
   async commit(offsets: readonly CommitOffset[]): Promise<void> {
     const membership = this.#membership;
-    if (!membership) throw new TurnpikeError('MEMBERSHIP_LOST', `${this.#options.group}: not a member yet.`, { group: this.#options.group });
-    const sent = membership.member().generation;
+    const held = offsets.map((o) => this.#positions.get(partitionKey(o)));
+    // Asked before each try. A partition that was lost and has come back is another's progress by now: what was handled before must not be put in its place.
+    const member = () => {
+      const gone = offsets.find((o, i) => held[i] === undefined || held[i] !== this.#positions.get(partitionKey(o)) || !membership?.owns(o));
+      if (gone === undefined && membership) return membership.member();
+      const { group } = this.#options;
+      const where = gone === undefined ? `${group}` : `${group}: ${partitionKey(gone)}`;
+      const text = `${where} is not this member's any more; whoever has it reads on from the last commit.`;
+      throw new TurnpikeError('MEMBERSHIP_LOST', text, gone === undefined ? { group } : { group, topic: gone.topic, partition: gone.partition });
+    };
+    const sent = member().generation;
     try {
-      await this.#coordinator.commit(offsets, () => membership.member(), this.#options.requestTimeoutMs);
+      await this.#coordinator.commit(offsets, member, this.#options.requestTimeoutMs);
     } catch (error) {
-      // The group went on to a new generation while the request was under way, and these partitions are still ours.
-      const moved = isKafkaError(error as TurnpikeError, 'ILLEGAL_GENERATION') && membership.member().generation > sent;
-      if (!moved || !offsets.every((o) => membership.owns(o))) throw error;
-      await this.#coordinator.commit(offsets, () => membership.member(), this.#options.requestTimeoutMs);
+      // The group went on to a new generation while the request was under way; whether these partitions are still ours, member() tells.
+      if (!isKafkaError(error as TurnpikeError, 'ILLEGAL_GENERATION') || member().generation <= sent) throw error;
+      await this.#coordinator.commit(offsets, member, this.#options.requestTimeoutMs);
     }
   }
 
@@ -166,14 +184,15 @@ export class WireConsumer implements ConsumerPort {
       await this.#membership?.leave();
       await this.#connections[Symbol.asyncDispose](); // Ends the fetches and the join that wait at a broker.
       await this.#membership?.ended();
-      await Promise.all(this.#loops.values());
+      await Promise.all([...this.#loops.values(), this.#looking]);
+      this.#onClosed();
     })();
     return this.#closing;
   }
 
   #assigned(partitions: readonly TopicPartition[]): void {
     for (const tp of partitions)
-      this.#positions.set(partitionKey(tp), { tp, offset: undefined, version: 0, paused: false, fetching: false, queued: [], queuedBytes: 0 });
+      this.#positions.set(partitionKey(tp), { tp, offset: undefined, version: 0, paused: false, fetching: false, notBeforeMs: 0, queued: [], queuedBytes: 0 });
     this.#listener?.assigned(partitions);
     void this.#findPositions(partitions);
   }
@@ -182,12 +201,15 @@ export class WireConsumer implements ConsumerPort {
   async #findPositions(partitions: readonly TopicPartition[]): Promise<void> {
     const { group, requestTimeoutMs } = this.#options;
     const { logger, clock } = this.#context;
-    const waiting = () => partitions.filter((tp) => this.#awaitsPosition(tp));
-    while (!this.#stop.signal.aborted && waiting().length > 0) {
+    // These assignments and no later ones of the same partitions: an answer that comes late is not for those.
+    const positions = partitions.flatMap((tp) => this.#positions.get(partitionKey(tp)) ?? []);
+    // A seek that came first has its own way to a position.
+    const waits = (p: Position) => this.#positions.get(partitionKey(p.tp)) === p && p.offset === undefined && p.version === 0;
+    for (let asked = positions.filter(waits); !this.#stop.signal.aborted && asked.length > 0; asked = positions.filter(waits)) {
       try {
-        const asked = waiting();
-        const committed = await this.#coordinator.committed(asked, requestTimeoutMs);
-        const without = asked.filter((tp) => !committed.some((c) => partitionKey(c) === partitionKey(tp)));
+        const tps = asked.map((p) => p.tp);
+        const committed = await this.#coordinator.committed(tps, requestTimeoutMs);
+        const without = tps.filter((tp) => !committed.some((c) => partitionKey(c) === partitionKey(tp)));
         const [first] = without;
         if (first && this.#options.startAt === 'fail')
           throw new TurnpikeError('OFFSET_OUT_OF_RANGE', `${partitionKey(first)}: ${group} has no committed offset and consumer.startAt is "fail".`, {
@@ -195,7 +217,10 @@ export class WireConsumer implements ConsumerPort {
             group,
           });
         const started = without.length === 0 ? [] : await this.#listOffsets(without, this.#options.startAt === 'latest' ? 'end' : 'beginning');
-        this.#begin([...committed, ...started]);
+        const found = new Map([...committed, ...started].map((o) => [partitionKey(o), o.offset]));
+        for (const position of asked.filter(waits)) position.offset = found.get(partitionKey(position.tp));
+        this.#ensureLoops();
+        this.#wake();
       } catch (error) {
         const ours = asTurnpikeError(error, 'INTERNAL', `${group}: its offsets could not be read.`, { group });
         if (this.#stop.signal.aborted) return;
@@ -204,21 +229,6 @@ export class WireConsumer implements ConsumerPort {
         await pause(clock, RETRY_MS, this.#stop.signal);
       }
     }
-  }
-
-  #awaitsPosition(tp: TopicPartition): boolean {
-    const position = this.#positions.get(partitionKey(tp));
-    // A seek that came first has its own way to a position.
-    return position !== undefined && position.offset === undefined && position.version === 0;
-  }
-
-  #begin(offsets: readonly CommitOffset[]): void {
-    for (const { offset, ...tp } of offsets) {
-      const position = this.#positions.get(partitionKey(tp));
-      if (position && position.offset === undefined && position.version === 0) position.offset = offset;
-    }
-    this.#ensureLoops();
-    this.#wake();
   }
 
   #drop(partitions: readonly TopicPartition[]): void {
@@ -253,11 +263,28 @@ export class WireConsumer implements ConsumerPort {
 
   /** A loop for each broker that leads one of our partitions; it ends when it leads none. */
   #ensureLoops(): void {
+    let leaderless = false;
     for (const { tp } of this.#positions.values()) {
       const leader = this.#metadata.leader(tp.topic, tp.partition);
+      if (leader < 0) leaderless = true;
       if (leader < 0 || this.#loops.has(leader) || this.#stop.signal.aborted) continue;
       this.#loops.set(leader, this.#fetchFrom(leader));
     }
+    if (leaderless) this.#lookForLeaders();
+    else this.#lookAfterMs = LEADER_RETRY_MS.first;
+  }
+
+  /** No loop asks for a partition without a leader, so no error of it would refresh the metadata. */
+  #lookForLeaders(): void {
+    if (this.#looking || this.#stop.signal.aborted) return;
+    this.#looking = (async () => {
+      await pause(this.#context.clock, this.#lookAfterMs, this.#stop.signal);
+      this.#lookAfterMs = Math.min(this.#lookAfterMs * 2, LEADER_RETRY_MS.most);
+      if (!this.#stop.signal.aborted) await this.#metadata.refresh().catch(() => {});
+      this.#looking = undefined;
+      this.#ensureLoops();
+      this.#wake();
+    })();
   }
 
   async #fetchFrom(leader: number): Promise<void> {
@@ -266,6 +293,7 @@ export class WireConsumer implements ConsumerPort {
       const led = [...this.#positions.values()].filter(({ tp }) => this.#metadata.leader(tp.topic, tp.partition) === leader);
       if (led.length === 0) {
         this.#loops.delete(leader); // At once: the next assignment may come before this function's end is seen.
+        this.#ensureLoops();
         return;
       }
       try {
@@ -287,21 +315,24 @@ export class WireConsumer implements ConsumerPort {
   /** The partitions to ask for now, and how long to wait where there are none: no permit, no fetch. */
   #due(led: readonly Position[]): { readonly due: readonly Position[]; readonly waitMs: number } {
     const { group, maxPrefetchBytes, maxPartitionFetchBytes } = this.#options;
+    const now = this.#context.clock.monotonic();
     const due: Position[] = [];
     let waitMs = this.#options.requestTimeoutMs;
     if (this.#queuedBytes >= maxPrefetchBytes) return { due, waitMs };
     for (const position of led) {
       if (position.offset === undefined || position.paused || position.fetching || position.queuedBytes >= maxPartitionFetchBytes) continue;
-      const heldMs = this.#context.fetchGate.permit(position.tp.topic, group);
+      const heldMs = Math.max(position.notBeforeMs - now, this.#context.fetchGate.permit(position.tp.topic, group));
       if (heldMs > 0) waitMs = Math.min(waitMs, heldMs);
       else due.push(position);
     }
-    return { due, waitMs };
+    if (due.length < 2) return { due, waitMs };
+    const from = this.#turn++ % due.length;
+    return { due: [...due.slice(from), ...due.slice(0, from)], waitMs };
   }
 
   async #fetch(leader: number, due: readonly Position[]): Promise<void> {
     const { clock, events } = this.#context;
-    const { group, fetchWaitMs, maxFetchBytes, maxPartitionFetchBytes, isolation } = this.#options;
+    const { group, fetchWaitMs, maxFetchBytes, maxPrefetchBytes, maxPartitionFetchBytes, isolation } = this.#options;
     const broker = this.#metadata.broker(leader);
     if (!broker) throw new TurnpikeError('BROKER_UNAVAILABLE', `The broker ${leader} is not known at the moment.`, { retriable: true });
     const asked = due.map((position) => ({ position, version: position.version, offset: position.offset as bigint }));
@@ -315,7 +346,7 @@ export class WireConsumer implements ConsumerPort {
         [
           {
             maxWaitMs: fetchWaitMs,
-            maxBytes: maxFetchBytes,
+            maxBytes: Math.max(1, Math.min(maxFetchBytes, maxPrefetchBytes - this.#queuedBytes)),
             maxPartitionBytes: maxPartitionFetchBytes,
             readCommitted: isolation === 'read_committed',
             partitions: asked.map(({ position, offset }) => ({ topic: position.tp.topic, partition: position.tp.partition, offset })),
@@ -324,19 +355,17 @@ export class WireConsumer implements ConsumerPort {
         { doing: 'fetch', group },
       );
       if (response.errorCode !== 0) throw brokerError(response.errorCode, { doing: 'fetch', group });
-      let stale: TurnpikeError | undefined;
       for (const fetched of response.partitions) {
         const question = asked.find(({ position: { tp } }) => tp.topic === fetched.topic && tp.partition === fetched.partition);
         if (!question || question.position.version !== question.version) continue;
         if (fetched.errorCode === 0) this.#arrived(question.position, question.offset, fetched, fetchedAtMs);
-        else stale = this.#refused(question.position, fetched) ?? stale;
+        else this.#refused(question.position, fetched);
       }
       if (response.throttleTimeMs > 0) {
         events.throttled(leader, response.throttleTimeMs);
         // The broker hears nothing from this connection meanwhile (KIP-219): a request would only run into its timeout.
         await pause(clock, response.throttleTimeMs, this.#stop.signal);
       }
-      if (stale) throw stale;
     } finally {
       for (const { position } of asked) position.fetching = false;
     }
@@ -357,19 +386,26 @@ export class WireConsumer implements ConsumerPort {
     this.#wake();
   }
 
-  /** An error for one partition; returned where fresh metadata may mend it. */
-  #refused(position: Position, { errorCode }: FetchedPartition): TurnpikeError | undefined {
+  /** An error for one partition: it is left out for a while, the others of its broker go on. */
+  #refused(position: Position, { errorCode }: FetchedPartition): void {
     const { topic, partition } = position.tp;
     const { group } = this.#options;
+    const { clock, logger } = this.#context;
     const error = brokerError(errorCode, { doing: `consume ${topic}`, topic, partition, group, principal: this.#context.identity.principal });
     if (error.code === 'OFFSET_OUT_OF_RANGE' && this.#options.startAt !== 'fail') {
       const target = this.#options.startAt === 'latest' ? 'end' : 'beginning';
-      this.#context.logger.warn('consumer.offset_reset', { topic, partition, group, from: String(position.offset), to: target });
+      logger.warn('consumer.offset_reset', { topic, partition, group, from: String(position.offset), to: target });
       void this.#reset(position, target);
-      return undefined;
+      return;
     }
-    if (!error.retriable) this.#fail(error);
-    return error.retriable ? error : undefined;
+    if (!error.retriable) {
+      this.#fail(error);
+      return;
+    }
+    logger.debug('consumer.partition_unavailable', { topic, partition, group, message: error.message });
+    position.notBeforeMs = clock.monotonic() + RETRY_MS;
+    // Most such errors mean that its leader is another, or that it is gone.
+    this.#lookForLeaders();
   }
 
   async #reset(position: Position, target: SeekTarget): Promise<void> {
@@ -401,14 +437,22 @@ export class WireConsumer implements ConsumerPort {
   }
 
   #wake(): void {
-    this.#changed.resolve();
-    this.#changed = Promise.withResolvers();
+    for (const wake of this.#waiters) wake();
   }
 
-  async #changeWithin(ms: number, signal: AbortSignal = this.#stop.signal): Promise<void> {
-    const over = new AbortController();
-    const either = AbortSignal.any([over.signal, signal]);
-    await Promise.race([this.#changed.promise, pause(this.#context.clock, ms, either)]);
-    over.abort();
+  /** Listeners and not a race of promises: a wait that ends leaves nothing behind, however seldom something changes. */
+  #changeWithin(ms: number, signal: AbortSignal = this.#stop.signal): Promise<void> {
+    if (signal.aborted) return Promise.resolve();
+    return new Promise((resolve) => {
+      const done = () => {
+        timer[Symbol.dispose]();
+        this.#waiters.delete(done);
+        signal.removeEventListener('abort', done);
+        resolve();
+      };
+      const timer = this.#context.clock.after(ms, done, { holds: true });
+      this.#waiters.add(done);
+      signal.addEventListener('abort', done);
+    });
   }
 }

@@ -102,7 +102,7 @@ export function responseIn<T>(error: unknown): T | undefined {
 }
 
 /** Kafka's name of an error that a translated one stands for. */
-export const isKafkaError = (error: TurnpikeError, ...names: readonly string[]): boolean => names.includes(error.facts.kafkaError ?? '');
+export const isKafkaError = (error: TurnpikeError, ...names: readonly string[]): boolean => names.includes(error.facts?.kafkaError ?? '');
 
 function* causes(error: unknown): Generator<LibraryError> {
   if (!(error instanceof Error)) return;

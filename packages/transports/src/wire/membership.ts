@@ -28,9 +28,13 @@ export class Membership {
   readonly #closing = new AbortController();
   readonly #joined = Promise.withResolvers<void>();
   #memberId = '';
+  /** As the broker has it, for commits and heartbeats. */
   #generation = -1;
+  /** Of the assignment that we have: what is owned dates from it (KIP-792). */
+  #assignedIn = -1;
   #isLeader = false;
-  /** Partition counts that the leader's last assignment was made with. */
+  /** The leader's: the topics of all members, and the numbers of partitions that its last assignment was made with. */
+  #watched: readonly string[] = [];
   #counts = '';
   #running: Promise<void> | undefined;
 
@@ -95,7 +99,7 @@ export class Membership {
       return true;
     }
     if (isKafkaError(error, 'REBALANCE_IN_PROGRESS')) return true;
-    if (isKafkaError(error, 'UNKNOWN_MEMBER_ID', 'ILLEGAL_GENERATION')) {
+    if (isLoss(error)) {
       context.logger.warn('consumer.membership_lost', { group: options.group, kafkaError: error.facts.kafkaError });
       if (isKafkaError(error, 'UNKNOWN_MEMBER_ID')) this.#memberId = '';
       this.#lose();
@@ -115,13 +119,14 @@ export class Membership {
     const lost = [...this.#owned.values()];
     this.#owned.clear();
     this.#generation = -1;
+    this.#assignedIn = -1;
     if (lost.length > 0) this.#parts.listener.lost(lost);
   }
 
   async #join(): Promise<void> {
     const { coordinator, options, topics } = this.#parts;
     const { group } = options;
-    const metadata = encodeSubscription({ topics, owned: [...this.#owned.values()], generation: this.#generation });
+    const metadata = encodeSubscription({ topics, owned: [...this.#owned.values()], generation: this.#assignedIn });
     const joined = await coordinator.call(
       'group',
       joinGroupV9.api,
@@ -129,6 +134,8 @@ export class Membership {
       `join the group ${group}`,
     );
     this.#memberId = joined.memberId;
+    // From here on the broker knows the old one no more, though the new assignment is still to come: until then it answers a commit with REBALANCE_IN_PROGRESS, which is tried again.
+    this.#generation = joined.generationId;
     this.#isLeader = joined.leader === joined.memberId;
     const assignments = this.#isLeader ? await this.#assign(joined.members) : [];
     const synced = await coordinator.call(
@@ -137,14 +144,15 @@ export class Membership {
       [group, joined.generationId, joined.memberId, null, 'consumer', joined.protocolName ?? PROTOCOL, assignments],
       `take part in the group ${group}`,
     );
-    this.#generation = joined.generationId;
+    this.#assignedIn = joined.generationId;
     this.#take(decodeAssignment(synced.assignment));
   }
 
   async #assign(members: readonly { readonly memberId: string; readonly metadata: Buffer }[]): Promise<{ memberId: string; assignment: Buffer }[]> {
     const { metadata } = this.#parts;
     const subscribed = members.map((m) => ({ id: m.memberId, ...decodeSubscription(m.metadata) }));
-    await metadata.refresh([...new Set(subscribed.flatMap((m) => m.topics))]);
+    this.#watched = [...new Set(subscribed.flatMap((m) => m.topics))];
+    await metadata.refresh(this.#watched);
     this.#counts = this.#countPartitions();
     const assigned = assign(subscribed, (topic) => metadata.topic(topic)?.partitions.length ?? 0);
     return [...assigned].map(([memberId, partitions]) => ({ memberId, assignment: encodeAssignment(partitions) }));
@@ -170,6 +178,8 @@ export class Membership {
       await revoked;
       return why;
     } catch (error) {
+      // Others have the partitions already: handlers that still drain hear of it now.
+      if (isLoss(error)) this.#lose();
       await revoked;
       throw error;
     } finally {
@@ -194,14 +204,18 @@ export class Membership {
     for (;;) {
       await pause(clock, options.heartbeatIntervalMs, stop);
       if (this.#closing.signal.aborted || done.aborted) return 'closed';
-      if (this.#isLeader && this.#counts !== this.#countPartitions()) return 'rejoin';
+      if (this.#isLeader && this.#leaving.length === 0 && this.#counts !== this.#countPartitions()) return 'rejoin';
       try {
         const args: Parameters<typeof heartbeatV4.createRequest> = [options.group, this.#generation, this.#memberId, null];
         await coordinator.call('offsets', heartbeatV4.api, args, `stay in the group ${options.group}`);
         lastMs = clock.monotonic();
       } catch (error) {
         const ours = asTurnpikeError(error, 'INTERNAL', 'the heartbeat failed.');
-        if (isKafkaError(ours, 'REBALANCE_IN_PROGRESS')) return 'rejoin';
+        if (isKafkaError(ours, 'REBALANCE_IN_PROGRESS')) {
+          // Partitions that are drained are given up first, however long that takes; meanwhile the broker must go on hearing from us.
+          if (this.#leaving.length > 0) continue;
+          return 'rejoin';
+        }
         if (!ours.retriable) throw ours;
         if (clock.monotonic() - lastMs > options.sessionTimeoutMs) {
           // Nobody has heard from us for a session: others have the partitions by now.
@@ -214,7 +228,9 @@ export class Membership {
   }
 
   #countPartitions(): string {
-    const { metadata, topics } = this.#parts;
-    return topics.map((t) => metadata.topic(t)?.partitions.length ?? 0).join();
+    const { metadata } = this.#parts;
+    return this.#watched.map((t) => metadata.topic(t)?.partitions.length ?? 0).join();
   }
 }
+
+const isLoss = (error: unknown): boolean => isKafkaError(error as TurnpikeError, 'UNKNOWN_MEMBER_ID', 'ILLEGAL_GENERATION');

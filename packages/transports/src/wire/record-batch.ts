@@ -178,7 +178,7 @@ export function decodeBatches(
     at = end;
     check(batch, where);
     const lastOffset = batch.readBigInt64BE(BASE_OFFSET) + BigInt(batch.readInt32BE(LAST_OFFSET_DELTA));
-    nextOffset = lastOffset + 1n;
+    nextOffset = lastOffset < where.fetchOffset ? where.fetchOffset : lastOffset + 1n;
     if (lastOffset < where.fetchOffset) continue;
     const attributes = batch.readInt16BE(ATTRIBUTES);
     const producerId = batch.readBigInt64BE(PRODUCER_ID);
@@ -276,10 +276,17 @@ function readBytes(cursor: Cursor): Buffer | null {
   return cursor.buf.subarray(start, cursor.pos);
 }
 
+function byteAt(cursor: Cursor): number {
+  const byte = cursor.buf[cursor.pos++];
+  // A length that lies: without this a varint would be read for ever.
+  if (byte === undefined) throw new RangeError('a record reaches past the end of its batch');
+  return byte;
+}
+
 function readVarint(cursor: Cursor): number {
   let z = 0;
   for (let shift = 0; ; shift += 7) {
-    const byte = cursor.buf[cursor.pos++] as number;
+    const byte = byteAt(cursor);
     z |= (byte & 0x7f) << shift;
     if (byte < 0x80) return (z >>> 1) ^ -(z & 1);
   }
@@ -288,7 +295,7 @@ function readVarint(cursor: Cursor): number {
 function readVarlong(cursor: Cursor): number {
   let z = 0n;
   for (let shift = 0n; ; shift += 7n) {
-    const byte = cursor.buf[cursor.pos++] as number;
+    const byte = byteAt(cursor);
     // Nearly all deltas are small: five bytes fit a number.
     if (shift === 0n && byte < 0x80) return (byte >>> 1) ^ -(byte & 1);
     z |= BigInt(byte & 0x7f) << shift;
