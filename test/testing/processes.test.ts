@@ -53,6 +53,22 @@ describe('a platform whose process ends', () => {
     await gone(directory, 1_000);
   });
 
+  it('leaves its own end to the program too, when told so', async () => {
+    const then = `
+import { existsSync } from 'node:fs';
+process.on('SIGTERM', () => setTimeout(async () => {
+  console.log('then ' + existsSync(platform.directory));
+  await platform[Symbol.asyncDispose]();
+  process.exit();
+}, 300));`;
+    await using program = startProgram(holder('{ kafka: false, closeOnSignal: false }', then));
+    const directory = await program.line('up ');
+    program.process.kill('SIGTERM');
+    expect(await program.line('then ')).toBe('true');
+    expect(await program.ended).toMatchObject({ code: 0 });
+    await gone(directory, 1_000);
+  });
+
   it.each([
     ['SIGKILL without Kafka', '', 'SIGKILL'],
     ['process.exit()', 'process.exit(3);', undefined],
