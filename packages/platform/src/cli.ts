@@ -4,7 +4,13 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import { Exit, exitCodeOf } from './commands/exit.ts';
 
 // Each command's code is loaded when it runs: `turnpike --help` starts no Kafka client.
-const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string };
+const { version, engines } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string; engines: { node: string } };
+const [, ...least] = /(\d+)\.(\d+)/.exec(engines.node)?.map(Number) ?? [];
+const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+if (major < (least[0] ?? 0) || (major === least[0] && minor < (least[1] ?? 0))) {
+  console.error(`turnpike needs Node ${least.join('.')} or newer; this is ${process.version}. Install one from nodejs.org.`);
+  process.exit(Exit.error);
+}
 const program = new Command('turnpike')
   .description('The approved road to Kafka: manifests, generated types, grants, and what enforces them.')
   .version(version)
