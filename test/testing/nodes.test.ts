@@ -16,13 +16,13 @@ describe('a local platform of three nodes', () => {
 
     const [made] = await desk.admin.createTopics([{ name: 'n.t', partitions: 3, replicationFactor: 3 }]);
     expect(made?.error).toBeUndefined();
-    const configs = (await desk.admin.topicConfigs(['n.t'])).get('n.t');
-    expect(configs?.find((c) => c.name === 'min.insync.replicas')?.value).toBe('2');
+    // A topic, like an ACL, reaches the brokers one by one: until the last has it, some don't know it, or refuse.
+    const leastInSync = async () => (await desk.admin.topicConfigs(['n.t'])).get('n.t')?.find((c) => c.name === 'min.insync.replicas')?.value;
+    await expect.poll(leastInSync, { timeout: 15_000 }).toBe('2');
     await desk.allow('n', { write: ['n.t'], read: ['n.t'], groups: ['n.group'] });
     const { service, options } = await desk.service({ name: 'n', produces: ['n.t'], consumes: ['n.t'] });
     await using identity = await mtlsIdentity(platform.admin.mtls);
     await registryClient({ url: platform.registryUrl, http: identity.http }).register('n.t-value', service.produces['n.t']?.value.text ?? '');
-    // An ACL reaches the brokers one by one: until the last has it, some of them refuse.
     const opened = async () => {
       const kafka = await connect(service, { ...options, logger: silentLogger });
       try {

@@ -8,7 +8,7 @@ import { connect } from '@turnpike/client';
 import { type Logger, silentLogger } from '@turnpike/core/spi';
 import { mtlsIdentity, oauthIdentity } from '@turnpike/identity';
 import { certificateAuthority, type Platform, startPlatform } from '@turnpike/testing';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { Desk, openLink } from '../support/service.ts';
 import { processesWith, unlessGone } from './programs.ts';
 
@@ -152,7 +152,8 @@ describe('a local platform', () => {
     const throttled: unknown[] = [];
     const logger: Logger = { ...silentLogger, debug: (event, facts) => void (event === 'broker.throttled' && throttled.push(facts?.ms)) };
     const { service, options } = await desk.service({ name: 'hasty', produces: ['p.quota'] });
-    await using kafka = await connect(service, { ...options, logger });
+    // Topic and ACL are the controller's first, the broker's a moment later.
+    await using kafka = await vi.waitFor(() => connect(service, { ...options, logger }), { timeout: 10_000 });
     const until = performance.now() + 20_000;
     for (let n = 0; throttled.length === 0 && performance.now() < until; n++) await kafka.producer('p.quota').send({ id: 'x'.repeat(10_000), n });
     expect(throttled[0]).toBeGreaterThan(0);
