@@ -74,8 +74,13 @@ export class Desk implements AsyncDisposable {
     return new Desk(platform, await openLink(platform, identity), identity);
   }
 
-  async topic(name: string, init: { readonly partitions?: number; readonly configs?: Record<string, string> } = {}): Promise<void> {
-    const [result] = await this.admin.createTopics([{ name, partitions: init.partitions ?? 3, replicationFactor: 1, configs: init.configs ?? {} }]);
+  async topic(
+    name: string,
+    init: { readonly partitions?: number; readonly replicationFactor?: number; readonly configs?: Record<string, string> } = {},
+  ): Promise<void> {
+    const [result] = await this.admin.createTopics([
+      { name, partitions: init.partitions ?? 3, replicationFactor: init.replicationFactor ?? 1, configs: init.configs ?? {} },
+    ]);
     if (result?.error) throw result.error;
     const registry = registryClient({ url: this.platform.registryUrl, http: this.#identity.http, clock: systemClock, logger: silentLogger });
     await registry.register(`${name}-value`, text);
