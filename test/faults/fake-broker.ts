@@ -50,11 +50,14 @@ export class FakeBroker implements AsyncDisposable {
   readonly asked: { readonly node: number; readonly api: number; readonly atMs: number }[] = [];
   /** Takes nothing in: what clients send stays in their sockets. */
   deaf = false;
+  /** The partitions of each fetch, in the order in which they were asked for. */
+  readonly fetched: string[][] = [];
   generation = 0;
   member = '';
   onProduce: (batch: ProducedBatch) => ProduceAnswer | Mishap = (batch) => this.write(batch);
   /** An error code of one fetched partition; 0 = as the log has it. */
   onFetch: (tp: TopicPartition) => number = () => 0;
+  onListOffsets: () => number = () => 0;
   onHeartbeat: () => number = () => 0;
   onCommit: (generation: number, member: string) => number | Mishap = () => 0;
   onJoin: (member: string) => number | Mishap = () => 0;
@@ -312,6 +315,7 @@ export class FakeBroker implements AsyncDisposable {
         return { partition, offset };
       }),
     }));
+    this.fetched.push(topics.flatMap((t) => t.partitions.map((p) => `${t.topic}/${p.partition}`)));
     return w
       .appendInt32(0)
       .appendInt16(0)
@@ -360,7 +364,7 @@ export class FakeBroker implements AsyncDisposable {
         w.appendString(topic).appendArray(partitions, (w, { partition, timestamp }) =>
           w
             .appendInt32(partition)
-            .appendInt16(0)
+            .appendInt16(this.onListOffsets())
             .appendInt64(-1n)
             .appendInt64(timestamp === -2n ? 0n : this.end(topic, partition))
             .appendInt32(0),

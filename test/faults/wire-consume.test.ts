@@ -18,6 +18,7 @@ import { FakeBroker } from './fake-broker.ts';
 // Kafka's error codes (protocol guide, "Error codes").
 const UNKNOWN_TOPIC = 3;
 const NOT_LEADER = 6;
+const TOPIC_AUTHORIZATION_FAILED = 29;
 const ILLEGAL_GENERATION = 22;
 const UNKNOWN_MEMBER_ID = 25;
 const REBALANCE_IN_PROGRESS = 27;
@@ -153,6 +154,30 @@ describe('wire consume: partitions in trouble', () => {
     broker.onFetch = () => 0;
     await fill('t', 0, ['again']);
     expect(await read(port, 1)).toEqual(['again']);
+  });
+
+  it('a seek that fails skips nothing, one that succeeds drops what was read ahead, and of two the later wins', async () => {
+    await fill('t', 0, ['a', 'b', 'c']);
+    const { port, joined } = member();
+    await joined;
+    expect(await read(port, 3)).toEqual(['a', 'b', 'c']);
+    await fill('t', 0, ['d']);
+    broker.onListOffsets = () => TOPIC_AUTHORIZATION_FAILED;
+    await expect(port.seek({ topic: 't', partition: 0 }, 'beginning')).rejects.toMatchObject({ code: 'AUTHORIZATION_FAILED' });
+    expect(await read(port, 1)).toEqual(['d']);
+    broker.onListOffsets = () => 0;
+    await Promise.all([port.seek({ topic: 't', partition: 0 }, 'beginning'), port.seek({ topic: 't', partition: 0 }, 2n)]);
+    expect(await read(port, 2)).toEqual(['c', 'd']);
+    await expect(port.seek({ topic: 't', partition: 9 }, 'end')).rejects.toMatchObject({ code: 'MEMBERSHIP_LOST' });
+  });
+
+  it('gives every partition its turn, though not all fit into an answer', async () => {
+    const { port, joined } = member({ maxFetchBytes: 1024, maxPartitionFetchBytes: 1024 });
+    await joined;
+    for (const p of [0, 1]) await fill('t', p, ['x'.repeat(100)]);
+    await read(port, 2);
+    const first = new Set(broker.fetched.filter((f) => f.length > 1).map((f) => f[0]));
+    expect(first.size).toBeGreaterThan(1);
   });
 
   it('begins anew where startAt says when its offset is out of range', async () => {

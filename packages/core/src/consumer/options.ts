@@ -44,7 +44,8 @@ export interface CompiledConsumer extends CompiledConsumerOptions {
 
 /** Validates, fills in the defaults, freezes. Throws CONFIG_INVALID. */
 export function compileConsumerOptions(group: string, raw: ConsumerOptions = {}): CompiledConsumer {
-  if (group === '') throw new TurnpikeError('CONFIG_INVALID', 'consumer.group is empty; name the group as in turnpike.yaml.');
+  if (typeof group !== 'string' || group === '')
+    throw new TurnpikeError('CONFIG_INVALID', `consumer.group is ${group === '' ? 'empty' : String(group)}; name the group as in turnpike.yaml.`);
   const read = new OptionReader('consumer', raw);
   const compiled = {
     group,

@@ -27,6 +27,8 @@ interface Position {
   offset: bigint | undefined;
   /** Raised by a seek: a fetch that was sent before it is thrown away. */
   version: number;
+  /** How often it was sought. */
+  seeks: number;
   paused: boolean;
   fetching: boolean;
   /** Monotonic ms before which it is not asked for again: its leader has refused it. */
@@ -136,13 +138,13 @@ export class WireConsumer implements ConsumerPort {
         ...tp,
         group: this.#options.group,
       });
-    this.#forget(position);
-    position.offset = undefined;
-    const { version } = position;
+    const ticket = ++position.seeks;
     const [found] = await this.#listOffsets([tp], target);
-    // A later seek wins.
-    if (position.version !== version) return;
+    // A later seek wins; and until the target is known all stays as it was, so that a seek that fails skips nothing.
+    if (position.seeks !== ticket || this.#positions.get(partitionKey(tp)) !== position) return;
+    this.#forget(position);
     position.offset = found?.offset;
+    this.#ensureLoops();
     this.#wake();
   }
 
@@ -192,7 +194,17 @@ export class WireConsumer implements ConsumerPort {
 
   #assigned(partitions: readonly TopicPartition[]): void {
     for (const tp of partitions)
-      this.#positions.set(partitionKey(tp), { tp, offset: undefined, version: 0, paused: false, fetching: false, notBeforeMs: 0, queued: [], queuedBytes: 0 });
+      this.#positions.set(partitionKey(tp), {
+        tp,
+        offset: undefined,
+        version: 0,
+        seeks: 0,
+        paused: false,
+        fetching: false,
+        notBeforeMs: 0,
+        queued: [],
+        queuedBytes: 0,
+      });
     this.#listener?.assigned(partitions);
     void this.#findPositions(partitions);
   }
@@ -204,7 +216,7 @@ export class WireConsumer implements ConsumerPort {
     // These assignments and no later ones of the same partitions: an answer that comes late is not for those.
     const positions = partitions.flatMap((tp) => this.#positions.get(partitionKey(tp)) ?? []);
     // A seek that came first has its own way to a position.
-    const waits = (p: Position) => this.#positions.get(partitionKey(p.tp)) === p && p.offset === undefined && p.version === 0;
+    const waits = (p: Position) => this.#positions.get(partitionKey(p.tp)) === p && p.offset === undefined && p.seeks === 0;
     for (let asked = positions.filter(waits); !this.#stop.signal.aborted && asked.length > 0; asked = positions.filter(waits)) {
       try {
         const tps = asked.map((p) => p.tp);
@@ -408,12 +420,24 @@ export class WireConsumer implements ConsumerPort {
     this.#lookForLeaders();
   }
 
+  /** What was fetched before is still delivered: by now it may be nowhere else. */
   async #reset(position: Position, target: SeekTarget): Promise<void> {
-    while (!this.#stop.signal.aborted && this.#positions.get(partitionKey(position.tp)) === position) {
+    const { seeks } = position;
+    position.offset = undefined;
+    while (!this.#stop.signal.aborted && this.#positions.get(partitionKey(position.tp)) === position && position.seeks === seeks) {
       try {
-        return await this.seek(position.tp, target);
+        const [found] = await this.#listOffsets([position.tp], target);
+        if (position.seeks !== seeks) return;
+        position.offset = found?.offset;
+        this.#ensureLoops();
+        this.#wake();
+        return;
       } catch (error) {
-        if (!(error as TurnpikeError).retriable) return this.#fail(error as TurnpikeError);
+        const ours = asTurnpikeError(error, 'INTERNAL', `${partitionKey(position.tp)}: its offsets could not be read.`, position.tp);
+        if (!ours.retriable) {
+          this.#fail(ours);
+          return;
+        }
         await pause(this.#context.clock, RETRY_MS, this.#stop.signal);
       }
     }
