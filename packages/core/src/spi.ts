@@ -1,17 +1,18 @@
 // The seams that packages meet at. Siblings import `@turnpike/core/spi`; services don't need it.
 export { accumulate } from './accumulator/accumulator.ts';
-export type {
-  AclBinding,
-  AclOperation,
-  AclResourceType,
-  AdminPort,
-  ClientQuota,
-  ConfigEntry,
-  GroupDescription,
-  ItemResult,
-  QuotaKey,
-  TopicDescription,
-  TopicSpec,
+export {
+  type AclBinding,
+  type AclOperation,
+  type AclResourceType,
+  type AdminPort,
+  aclKey,
+  type ClientQuota,
+  type ConfigEntry,
+  type GroupDescription,
+  type ItemResult,
+  type QuotaKey,
+  type TopicDescription,
+  type TopicSpec,
 } from './spi/admin.ts';
 export { type Clock, pause, systemClock } from './spi/clock.ts';
 export type { Codec, SchemaRef, Serde } from './spi/codec.ts';

@@ -100,19 +100,21 @@ class Accumulator implements ProducerPort {
     return true;
   }
 
-  cancel(pending: Pending): boolean {
-    let free = true;
+  cancel(pendings: ReadonlySet<Pending>): ReadonlySet<Pending> {
+    const cancelled = new Set<Pending>();
+    const underWay = new Set<Pending>();
     for (const queue of this.#eachQueue()) {
-      if (queue.inFlight.some((e) => e.pending === pending)) free = false;
-      const kept = queue.waiting.filter((e) => e.pending !== pending);
-      if (kept.length === queue.waiting.length) continue;
-      const dropped = queue.waiting.filter((e) => e.pending === pending);
-      queue.waiting = kept;
-      if (kept.length === 0) this.#dirty.delete(queue);
+      for (const { pending } of queue.inFlight) if (pendings.has(pending)) underWay.add(pending);
+      const dropped = queue.waiting.filter((e) => pendings.has(e.pending));
+      if (dropped.length === 0) continue;
+      for (const { pending } of dropped) cancelled.add(pending);
+      queue.waiting = queue.waiting.filter((e) => !pendings.has(e.pending));
+      if (queue.waiting.length === 0) this.#dirty.delete(queue);
       this.#release(dropped);
     }
     this.#resolveFlushes();
-    return free;
+    for (const pending of underWay) cancelled.delete(pending); // It stands for several records, and one of them has gone.
+    return cancelled;
   }
 
   drained(): Promise<void> {

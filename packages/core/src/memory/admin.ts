@@ -1,5 +1,5 @@
 import { asTurnpikeError, type TurnpikeError } from '../errors.ts';
-import type { AclBinding, AdminPort, ItemResult } from '../spi/admin.ts';
+import { type AdminPort, aclKey, type ItemResult } from '../spi/admin.ts';
 import type { MemoryCluster } from './cluster.ts';
 
 /** Administration of a memory cluster, with the outcomes that a broker would give. */
@@ -59,10 +59,11 @@ export function memoryAdmin(cluster: MemoryCluster): AdminPort {
       ),
     acls: async () => [...cluster.acls],
     createAcls: async (bindings) => {
-      for (const binding of bindings) if (!cluster.acls.some((a) => sameAcl(a, binding))) cluster.acls.push(binding);
+      for (const binding of bindings) if (!cluster.acls.some((a) => aclKey(a) === aclKey(binding))) cluster.acls.push(binding);
     },
     deleteAcls: async (bindings) => {
-      const kept = cluster.acls.filter((a) => !bindings.some((b) => sameAcl(a, b)));
+      const gone = new Set(bindings.map(aclKey));
+      const kept = cluster.acls.filter((a) => !gone.has(aclKey(a)));
       cluster.acls.splice(0, cluster.acls.length, ...kept);
     },
     quotas: async () => [...cluster.quotas].map(([user, values]) => ({ user, values })),
@@ -99,12 +100,3 @@ export function memoryAdmin(cluster: MemoryCluster): AdminPort {
       }),
   };
 }
-
-const sameAcl = (a: AclBinding, b: AclBinding): boolean =>
-  a.resourceType === b.resourceType &&
-  a.resourceName === b.resourceName &&
-  a.pattern === b.pattern &&
-  a.principal === b.principal &&
-  a.host === b.host &&
-  a.operation === b.operation &&
-  a.permission === b.permission;

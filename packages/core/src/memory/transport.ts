@@ -253,6 +253,7 @@ class MemoryConsumer implements ConsumerPort {
         { group, principal, kafkaError: 'GROUP_AUTHORIZATION_FAILED' },
       );
     for (const topic of topics) {
+      await this.#cluster.fault?.({ operation: 'metadata', topic });
       refuseTopic(this.#cluster, principal, 'read', topic);
       this.#cluster.topic(topic);
     }

@@ -300,6 +300,29 @@ describe('TopicProducer', () => {
     expect(cluster.records('t')).toHaveLength(0);
   });
 
+  it('one signal ends thousands of records at once, those in flight as "unknown", and is let go when they are settled', async () => {
+    const cluster = new MemoryCluster({ topics: { t: 1 } });
+    const answer = Promise.withResolvers<void>();
+    cluster.fault = () => answer.promise;
+    const { producer } = await setUp({ cluster });
+    const abort = new AbortController();
+    const inFlight = producer.send({ n: 0 }, { signal: abort.signal });
+    await turn();
+    const behind = producer.sendBatch(
+      Array.from({ length: 40_000 }, (_, n) => ({ n })),
+      { signal: abort.signal },
+    );
+    const other = producer.send({ k: 'other' });
+    const started = performance.now();
+    abort.abort();
+    const [first, rest] = (await Promise.allSettled([inFlight, behind])) as PromiseRejectedResult[];
+    expect(performance.now() - started).toBeLessThan(3_000);
+    expect([first?.reason.written, rest?.reason.written]).toEqual(['unknown', 'no']);
+    answer.resolve();
+    await other;
+    expect(cluster.records('t')).toHaveLength(2);
+  });
+
   it('refuse mode decides at send(), from what is queued', async () => {
     const gate: DrainGate = {
       ...openGate,

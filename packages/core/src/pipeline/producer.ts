@@ -49,12 +49,19 @@ interface Waiting {
   readonly pending: SentRecord;
 }
 
+/** The records under way that one signal ends: thousands may share it, and it ends them together. */
+interface Abortable {
+  readonly pendings: Set<SentRecord>;
+  readonly onAbort: () => void;
+}
+
 const WARM_RETRY_MS = 200;
 const SWEEP_MS = 250;
 
 /** The first half of the pipeline, per record and synchronous: context, stages, policy, encode key, partition, encode value, append. */
 export class TopicProducer {
   readonly #layers: ProduceLayers;
+  readonly #bySignal = new Map<AbortSignal, Abortable>();
   #waiting: Waiting[] = [];
   #pumping = false;
   #queuedRecords = 0;
@@ -327,22 +334,42 @@ export class TopicProducer {
   }
 
   #abortable(pending: SentRecord, signal: AbortSignal): void {
-    const { topic, port } = this.#layers;
-    const onAbort = () => {
-      const waited = this.#waiting.some((w) => w.pending === pending);
-      this.#waiting = this.#waiting.filter((w) => w.pending !== pending);
-      const written = waited || (port.cancel(pending) && pending.attempts === 0) ? 'no' : 'unknown';
-      pending.fail(
-        new TurnpikeError(
-          'ABORTED',
-          `${topic}: the signal was aborted; the record ${written === 'no' ? 'was not sent' : 'had been handed to the broker and may be written'}.`,
-          { topic, written, cause: signal.reason },
-        ),
-      );
+    const group = this.#bySignal.get(signal) ?? this.#listen(signal);
+    group.pendings.add(pending);
+    const off = () => {
+      group.pendings.delete(pending);
+      if (group.pendings.size > 0 || this.#bySignal.get(signal) !== group) return;
+      this.#bySignal.delete(signal);
+      signal.removeEventListener('abort', group.onAbort);
     };
-    signal.addEventListener('abort', onAbort, { once: true });
-    const off = () => signal.removeEventListener('abort', onAbort);
     pending.promise.then(off, off);
+  }
+
+  #listen(signal: AbortSignal): Abortable {
+    const group: Abortable = {
+      pendings: new Set(),
+      onAbort: () => {
+        this.#bySignal.delete(signal);
+        this.#abort(group.pendings, signal.reason);
+      },
+    };
+    signal.addEventListener('abort', group.onAbort, { once: true });
+    this.#bySignal.set(signal, group);
+    return group;
+  }
+
+  #abort(pendings: ReadonlySet<SentRecord>, cause: unknown): void {
+    const { topic, port } = this.#layers;
+    const waited = new Set(this.#waiting.filter((w) => pendings.has(w.pending)).map((w) => w.pending));
+    this.#waiting = this.#waiting.filter((w) => !pendings.has(w.pending));
+    const cancelled = port.cancel(pendings);
+    const no = new TurnpikeError('ABORTED', `${topic}: the signal was aborted; the record was not sent.`, { topic, written: 'no', cause });
+    const unknown = new TurnpikeError('ABORTED', `${topic}: the signal was aborted; the record had been handed to the broker and may be written.`, {
+      topic,
+      written: 'unknown',
+      cause,
+    });
+    for (const pending of pendings) pending.fail(waited.has(pending) || (cancelled.has(pending) && pending.attempts === 0) ? no : unknown);
   }
 
   #refusal(error: unknown): TurnpikeError {

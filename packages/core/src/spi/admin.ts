@@ -59,6 +59,9 @@ export interface AclBinding {
   readonly permission: 'allow' | 'deny';
 }
 
+/** The same text for the same binding. */
+export const aclKey = (b: AclBinding): string => [b.principal, b.permission, b.operation, b.resourceType, b.pattern, b.resourceName, b.host].join(' ');
+
 export type QuotaKey = 'producer_byte_rate' | 'consumer_byte_rate' | 'request_percentage' | 'controller_mutation_rate';
 
 /** A client quota of one user (KIP-546); a value of null removes it. Bytes per second, per broker. */

@@ -120,8 +120,8 @@ export interface ProducerPort extends AsyncDisposable {
   partitions(topic: string): number | undefined;
   /** Copies the record. false = memory is full: wait for `drained()`. */
   append(record: OutboundRecord, pending: Pending): boolean;
-  /** Removes what is not yet handed to a broker and returns true; false = it is under way, and may be written. Doesn't settle it. */
-  cancel(pending: Pending): boolean;
+  /** Removes those that are not yet handed to a broker, and returns them; the others are under way, and may be written. Doesn't settle any. Many at once: one signal may belong to thousands. */
+  cancel(pendings: ReadonlySet<Pending>): ReadonlySet<Pending>;
   /** Resolves when an append that was refused may succeed. */
   drained(): Promise<void>;
   /** Resolves when everything appended before the call has settled. Rejects with ABORTED when the signal does. */
