@@ -189,12 +189,25 @@ describe('memory transport: consume', () => {
     cluster.addPartitions('t', 2);
     const second = link.consumer(compileConsumerOptions('g'));
     const joining = second.subscribe(['t'], listener());
-    expect(cluster.group('g').members.size).toBe(2);
+    await expect.poll(() => cluster.group('g').members.size).toBe(2);
     const closed = second[Symbol.asyncDispose]();
     expect(cluster.group('g').members.size).toBe(1);
     draining.resolve();
     await Promise.all([joining, closed]);
     expect(cluster.group('g').members.size).toBe(1);
+  });
+
+  it('closing before the join has begun means that it never does', async () => {
+    const cluster = new MemoryCluster({ topics: { t: 1 } });
+    const asked = Promise.withResolvers<void>();
+    cluster.fault = () => asked.promise;
+    const { link } = await setUp(cluster);
+    const port = link.consumer(compileConsumerOptions('g'));
+    const joining = port.subscribe(['t'], listener());
+    await port[Symbol.asyncDispose]();
+    asked.resolve();
+    await expect(joining).rejects.toMatchObject({ code: 'CLOSED' });
+    expect(cluster.group('g').members.size).toBe(0);
   });
 
   it('a listener that throws does not end the group’s rebalancing', async () => {

@@ -257,6 +257,7 @@ class MemoryConsumer implements ConsumerPort {
       refuseTopic(this.#cluster, principal, 'read', topic);
       this.#cluster.topic(topic);
     }
+    if (this.#closing) throw new TurnpikeError('CLOSED', `${group}: the consumer was closed while it joined.`, { group });
     const onAssigned = (tps: readonly TopicPartition[]) => this.#position(tps, listener);
     const { member, joined } = this.#cluster.group(group).join({ clientId: this.#context.clientId, topics, listener, onAssigned });
     this.#member = member;
