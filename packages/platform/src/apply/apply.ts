@@ -1,10 +1,10 @@
 import { isTurnpikeError, TurnpikeError } from '@turnpike/core';
-import type { AdminPort } from '@turnpike/core/spi';
+import { type AdminPort, aclKey } from '@turnpike/core/spi';
 import type { RegistryClient, RegistryReference } from '@turnpike/schema';
 import type { Manifest, TopicResource } from '../manifest/model.ts';
 import { placeOf } from '../manifest/problems.ts';
 import { referredTo, versionOf } from '../references.ts';
-import { aclKey, type DesiredCluster, desiredClusters } from './desired.ts';
+import { type DesiredCluster, desiredClusters } from './desired.ts';
 
 export interface ApplyInit {
   readonly environment: string;

@@ -1,4 +1,4 @@
-import type { AclBinding, ClientQuota } from '@turnpike/core/spi';
+import { type AclBinding, aclKey, type ClientQuota } from '@turnpike/core/spi';
 import { clusterOf, environmentOf, type Manifest, type TopicResource, topicOf } from '../manifest/model.ts';
 
 /** What a physical cluster should hold, of one manifest in one environment. */
@@ -43,8 +43,6 @@ function acls(manifest: Manifest, environment: string, cluster: string): readonl
     }
   return [...bindings.values()];
 }
-
-export const aclKey = (b: AclBinding): string => [b.principal, b.permission, b.operation, b.resourceType, b.pattern, b.resourceName, b.host].join(' ');
 
 function quotas(manifest: Manifest, environment: string, cluster: string): readonly ClientQuota[] {
   const on = (entry: { readonly topic: string }) => topicOf(manifest, entry.topic)?.cluster === cluster;

@@ -23,18 +23,19 @@ import {
   ResourceTypes,
 } from '@platformatic/kafka';
 import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
-import type {
-  AclBinding,
-  AclOperation,
-  AclResourceType,
-  AdminPort,
-  ClientQuota,
-  ConfigEntry,
-  GroupDescription,
-  ItemResult,
-  LinkContext,
-  QuotaKey,
-  TopicDescription,
+import {
+  type AclBinding,
+  type AclOperation,
+  type AclResourceType,
+  type AdminPort,
+  aclKey,
+  type ClientQuota,
+  type ConfigEntry,
+  type GroupDescription,
+  type ItemResult,
+  type LinkContext,
+  type QuotaKey,
+  type TopicDescription,
 } from '@turnpike/core/spi';
 import { decodeAssignment } from './assignor.ts';
 import type { Connections } from './connections.ts';
@@ -42,6 +43,7 @@ import { Coordinator } from './coordinator.ts';
 import { brokerError, responseIn, type Where } from './errors.ts';
 import type { Metadata, TopicMetadata } from './metadata.ts';
 import { listOffsets } from './offsets.ts';
+import { Visibility } from './visible.ts';
 
 const TIMEOUT_MS = 15_000;
 const QUOTA_KEYS: readonly QuotaKey[] = ['producer_byte_rate', 'consumer_byte_rate', 'request_percentage', 'controller_mutation_rate'];
@@ -68,9 +70,11 @@ const OPERATIONS: Readonly<Record<AclOperation, (typeof AclOperations)[keyof typ
 const nameOf = <K extends string>(table: Readonly<Record<K, number>>, value: number): K | undefined =>
   (Object.entries(table) as [K, number][]).find(([, v]) => v === value)?.[0];
 
-/** Administration over one connection: any broker forwards to the controller (KIP-590); groups are asked of their coordinators, offsets of the leaders. */
+/** Administration over one connection: any broker forwards to the controller (KIP-590); groups are asked of their coordinators, offsets of the leaders. What is made or removed here is so at
+ *  every broker when the call resolves. */
 export function wireAdmin(context: LinkContext, metadata: Metadata, connections: Connections): AdminPort {
   const { principal } = context.identity;
+  const visible = new Visibility(context, metadata, connections);
 
   const call = async <Args extends unknown[], R>(api: LibraryApi<Args, R>, args: Args, doing: string): Promise<R> => {
     const where: Where = { doing, principal };
@@ -115,15 +119,19 @@ export function wireAdmin(context: LinkContext, metadata: Metadata, connections:
         configs: Object.entries(t.configs ?? {}).map(([name, value]) => ({ name, value })),
       }));
       const response = await call(createTopicsV7.api, [request, TIMEOUT_MS, false], 'create topics');
+      await visible.topics(new Map(response.topics.flatMap((t) => (t.errorCode === 0 ? [[t.name, t.numPartitions] as const] : []))));
       return response.topics.map((t) => item(t.name, t.errorCode, `create ${t.name}`, t.errorMessage));
     },
     async createPartitions(counts) {
       const request = counts.map(({ topic, partitions }) => ({ name: topic, count: partitions, assignments: null }));
       const response = await call(createPartitionsV3.api, [request, TIMEOUT_MS, false], 'add partitions');
+      const made = counts.filter(({ topic }) => response.results.some((r) => r.name === topic && r.errorCode === 0));
+      await visible.topics(new Map(made.map(({ topic, partitions }) => [topic, partitions])));
       return response.results.map((r) => item(r.name, r.errorCode, `add partitions to ${r.name}`, r.errorMessage));
     },
     async deleteTopics(names) {
       const response = await call(deleteTopicsV6.api, [names.map((name) => ({ name, topicId: null })), TIMEOUT_MS], 'delete topics');
+      await visible.noTopics(response.responses.flatMap((r) => (r.errorCode === 0 && r.name ? [r.name] : [])));
       return response.responses.map((r) => item(r.name ?? '', r.errorCode, `delete ${r.name}`, r.errorMessage));
     },
     async topicConfigs(names) {
@@ -157,17 +165,19 @@ export function wireAdmin(context: LinkContext, metadata: Metadata, connections:
       const any = { resourceType: ResourceTypes.ANY, resourceName: null, resourcePatternType: ResourcePatternTypes.ANY };
       const filter = { ...any, principal: null, host: null, operation: AclOperations.ANY, permissionType: AclPermissionTypes.ANY };
       const { resources } = await call(describeAclsV3.api, [filter as Parameters<typeof describeAclsV3.createRequest>[0]], 'read the ACLs');
-      return resources.flatMap((r) => r.acls.flatMap((acl) => bindingOf(r, acl) ?? []));
+      return bindingsOf(resources);
     },
     async createAcls(bindings) {
       if (bindings.length === 0) return;
       const { results } = await call(createAclsV3.api, [bindings.map(aclOf)], 'create ACLs');
       for (const r of results) must(r.errorCode, 'create an ACL', r.errorMessage);
+      await visible.acls(principalsOf(bindings), (acls) => bindings.every(isAmong(acls)));
     },
     async deleteAcls(bindings) {
       if (bindings.length === 0) return;
       const { filterResults } = await call(deleteAclsV3.api, [bindings.map(aclOf)], 'delete ACLs');
       for (const r of filterResults) must(r.errorCode, 'delete an ACL', r.errorMessage);
+      await visible.acls(principalsOf(bindings), (acls) => !bindings.some(isAmong(acls)));
     },
     async quotas() {
       const component = { entityType: 'user', matchType: 2, match: null };
@@ -249,6 +259,16 @@ function aclOf(binding: AclBinding): LibraryAcl {
     permissionType: binding.permission === 'deny' ? AclPermissionTypes.DENY : AclPermissionTypes.ALLOW,
   } as LibraryAcl;
 }
+
+const principalsOf = (bindings: readonly AclBinding[]): string[] => [...new Set(bindings.map((b) => b.principal))];
+
+/** Whether a binding is one of those that a broker has shown. */
+function isAmong(acls: readonly Described[]): (binding: AclBinding) => boolean {
+  const shown = new Set(bindingsOf(acls).map(aclKey));
+  return (binding) => shown.has(aclKey(binding));
+}
+
+const bindingsOf = (resources: readonly Described[]): AclBinding[] => resources.flatMap((r) => r.acls.flatMap((acl) => bindingOf(r, acl) ?? []));
 
 type Described = Awaited<ReturnType<typeof describeAclsV3.api.async>>['resources'][number];
 
