@@ -140,7 +140,7 @@ export class TopicProducer {
     if (this.#closed) throw new TurnpikeError('CLOSED', `${topic}: the producer is closed; get another from the client.`, { topic, written: 'no' });
     if (options?.signal?.aborted)
       throw new TurnpikeError('ABORTED', `${topic}: the signal was aborted before send().`, { topic, written: 'no', cause: options.signal.reason });
-    const draft = new Draft(topic, value, options?.timestampMs ?? clock.now(), this.#layers.keyOf, options);
+    const draft = new Draft(topic, value, options?.timestampMs ?? Math.floor(clock.now()), this.#layers.keyOf, options);
     const span = telemetry.create(topic, draft);
     try {
       for (const stage of stages) this.#runStage(stage, draft);
