@@ -95,7 +95,7 @@ export function registryClient(init: RegistryInit): RegistryClient {
       if (attempt >= attempts) {
         throw new TurnpikeError(
           'SCHEMA_UNAVAILABLE',
-          `The schema registry at ${base} gave no usable answer to ${method} ${path} in ${attempts} attempts; check that it is up and reachable from here.`,
+          `The schema registry at ${base} gave no usable answer to ${method} ${path} in ${attempts} attempts (${textOf(cause)}). Check that it is up and reachable from here, and its address (TURNPIKE_REGISTRY).`,
           { cause, retriable: true },
         );
       }
@@ -111,7 +111,7 @@ export function registryClient(init: RegistryInit): RegistryClient {
     if (status === 401 || status === 403) {
       throw new TurnpikeError(
         status === 401 ? 'AUTHENTICATION_FAILED' : 'AUTHORIZATION_FAILED',
-        `The schema registry at ${base} refused ${method} ${path} (HTTP ${status}). ${status === 401 ? 'Check the identity of this process.' : 'Services may read; only CI may register: run turnpike apply there.'}`,
+        `The schema registry at ${base} refused ${method} ${path} (HTTP ${status}). ${status === 401 ? 'Check the identity of this process.' : forbidden(method, path)}`,
       );
     }
     return status >= 400 ? { status, json: undefined, ...refusalOf(response) } : { status, json: parsed(response, base), message: '', absent: false };
@@ -223,6 +223,14 @@ function baseOf(text: string): string {
   if (url.search !== '' || url.hash !== '' || /[?#]/.test(text)) throw wrong('must end with its path, without a query or #');
   return text.replace(/\/+$/, '');
 }
+
+/** What went wrong, without its code and without a full stop. */
+const textOf = (cause: unknown): string => (cause instanceof Error ? cause.message.replace(/^\[\w+\] /, '').replace(/\.$/, '') : String(cause));
+
+const forbidden = (method: string, path: string): string =>
+  method === 'PUT' || path.endsWith('/versions')
+    ? 'Services may read; only CI may register: run turnpike apply there.'
+    : 'This identity may not read there: have it let in, or correct the address (TURNPIKE_REGISTRY).';
 
 /** One request for all who ask at the same time; a failure is forgotten. */
 function cached<K, V>(): (key: K, load: () => Promise<V>) => Promise<V> {
