@@ -266,6 +266,7 @@ class MemoryConsumer implements ConsumerPort {
 
   #position(partitions: readonly TopicPartition[], listener: AssignmentListener): void {
     for (const tp of partitions) {
+      this.#paused.delete(keyOf(tp)); // That was of an assignment before.
       const committed = this.#cluster.group(this.#options.group).committed.get(keyOf(tp))?.offset;
       if (committed === undefined && this.#options.startAt === 'fail')
         listener.failed(
