@@ -226,11 +226,16 @@ const keyOf = (tp: TopicPartition) => `${tp.topic}/${tp.partition}`;
 /** Records of one partition in one poll: so that a big backlog doesn't starve the others. */
 const BATCH_RECORDS = 500;
 
+interface Position {
+  offset: bigint;
+}
+
 class MemoryConsumer implements ConsumerPort {
   readonly #cluster: MemoryCluster;
   readonly #context: LinkContext;
   readonly #options: CompiledConsumerOptions;
-  readonly #positions = new Map<string, bigint>();
+  /** One for each assignment: what was read under an earlier one isn't delivered under the next. */
+  readonly #positions = new Map<string, Position>();
   readonly #paused = new Set<string>();
   readonly #onClosed: () => void;
   #member: GroupMember | undefined;
@@ -275,7 +280,7 @@ class MemoryConsumer implements ConsumerPort {
             group: this.#options.group,
           }),
         );
-      this.#positions.set(keyOf(tp), committed ?? (this.#options.startAt === 'latest' ? this.#end(tp) : 0n));
+      this.#positions.set(keyOf(tp), { offset: committed ?? (this.#options.startAt === 'latest' ? this.#end(tp) : 0n) });
     }
   }
 
@@ -289,56 +294,64 @@ class MemoryConsumer implements ConsumerPort {
     for (;;) {
       const fetchedAtMs = clock.now();
       let heldMs = Number.POSITIVE_INFINITY;
-      const batches: FetchedBatch[] = [];
+      const fetched: { readonly position: Position; readonly batch: FetchedBatch }[] = [];
+      const batches = () => fetched.filter(({ position, batch }) => this.#holds(batch, position)).map((f) => f.batch);
       for (const tp of [...(this.#member?.owned.values() ?? [])]) {
         const position = this.#positionIn(tp);
-        if (position === undefined || this.#paused.has(keyOf(tp)) || position >= this.#end(tp)) continue;
+        if (position === undefined || this.#paused.has(keyOf(tp)) || position.offset >= this.#end(tp)) continue;
         const waitMs = this.#context.fetchGate.permit(tp.topic, this.#options.group);
         if (waitMs > 0) {
           heldMs = Math.min(heldMs, waitMs);
           continue;
         }
         try {
-          batches.push(...(await this.#fetch(tp, position, fetchedAtMs)));
+          const batch = await this.#fetch(tp, position, fetchedAtMs);
+          if (batch) fetched.push({ position, batch });
         } catch (error) {
           // What was read of other partitions is delivered; the error comes again with the next poll, if it lasts.
-          if (batches.length > 0) return batches;
+          if (fetched.length > 0) return batches();
           throw error;
         }
       }
       const leftMs = until - clock.monotonic();
-      if (batches.length > 0 || leftMs <= 0 || this.#closing || signal?.aborted) return batches;
+      if (fetched.length > 0 || leftMs <= 0 || this.#closing || signal?.aborted) return batches();
       await this.#changeWithin(Math.min(leftMs, heldMs), signal);
     }
   }
 
-  /** Where to read on; undefined = the topic is gone. @throws TurnpikeError OFFSET_OUT_OF_RANGE. */
-  #positionIn(tp: TopicPartition): bigint | undefined {
-    if (!this.#cluster.topics.has(tp.topic)) return undefined;
-    const { group, startAt } = this.#options;
-    const position = this.#positions.get(keyOf(tp)) ?? 0n;
-    if (position <= this.#end(tp)) return position;
-    if (startAt === 'fail')
-      throw new TurnpikeError('OFFSET_OUT_OF_RANGE', `${keyOf(tp)}: offset ${position} is past its end; set consumer.startAt, or seek.`, {
-        ...tp,
-        group,
-        offset: position,
-      });
-    const reset = startAt === 'latest' ? this.#end(tp) : 0n;
-    this.#positions.set(keyOf(tp), reset);
-    return reset;
+  /** Whether the partition is still this member's, under the assignment that the position is of. */
+  #holds(tp: TopicPartition, position: Position): boolean {
+    return this.#member?.owned.has(keyOf(tp)) === true && this.#positions.get(keyOf(tp)) === position;
   }
 
-  async #fetch(tp: TopicPartition, position: bigint, fetchedAtMs: number): Promise<readonly FetchedBatch[]> {
+  /** Where to read on; undefined = the topic is gone. @throws TurnpikeError OFFSET_OUT_OF_RANGE. */
+  #positionIn(tp: TopicPartition): Position | undefined {
+    const position = this.#positions.get(keyOf(tp));
+    if (!position || !this.#cluster.topics.has(tp.topic)) return undefined;
+    const { group, startAt } = this.#options;
+    if (position.offset <= this.#end(tp)) return position;
+    if (startAt === 'fail')
+      throw new TurnpikeError('OFFSET_OUT_OF_RANGE', `${keyOf(tp)}: offset ${position.offset} is past its end; set consumer.startAt, or seek.`, {
+        ...tp,
+        group,
+        offset: position.offset,
+      });
+    position.offset = startAt === 'latest' ? this.#end(tp) : 0n;
+    return position;
+  }
+
+  /** undefined = it was revoked, or sought elsewhere, meanwhile. */
+  async #fetch(tp: TopicPartition, position: Position, fetchedAtMs: number): Promise<FetchedBatch | undefined> {
+    const { offset } = position;
     await this.#cluster.fault?.({ operation: 'fetch', ...tp });
-    if (!this.#member?.owned.has(keyOf(tp)) || this.#positions.get(keyOf(tp)) !== position) return []; // Revoked, or sought elsewhere, meanwhile.
+    if (!this.#holds(tp, position) || position.offset !== offset) return undefined;
     const log = this.#cluster.topics.get(tp.topic)?.partitions[tp.partition] ?? [];
-    const stored = log.slice(Number(position), Number(position) + BATCH_RECORDS);
+    const stored = log.slice(Number(offset), Number(offset) + BATCH_RECORDS);
     const bytes = stored.reduce((sum, r) => sum + (r.key?.length ?? 0) + (r.value?.length ?? 0), 0);
-    const nextOffset = position + BigInt(stored.length);
-    this.#positions.set(keyOf(tp), nextOffset);
+    const nextOffset = offset + BigInt(stored.length);
+    position.offset = nextOffset;
     this.#context.fetchGate.charge(tp.topic, this.#options.group, stored.length, bytes);
-    return [{ ...tp, records: stored.map((r) => inbound(tp, r)), nextOffset, highWatermark: BigInt(log.length), bytes, fetchedAtMs }];
+    return { ...tp, records: stored.map((r) => inbound(tp, r)), nextOffset, highWatermark: BigInt(log.length), bytes, fetchedAtMs };
   }
 
   #changeWithin(ms: number, signal: AbortSignal | undefined): Promise<void> {
@@ -358,8 +371,11 @@ class MemoryConsumer implements ConsumerPort {
   }
 
   async seek(tp: TopicPartition, target: SeekTarget): Promise<void> {
+    const { group } = this.#options;
+    if (!this.#member?.owned.has(keyOf(tp)))
+      throw new TurnpikeError('MEMBERSHIP_LOST', `${keyOf(tp)} is not assigned to this member; seek after it was.`, { ...tp, group });
     const [found] = await memoryAdmin(this.#cluster).offsets([tp], target);
-    this.#positions.set(keyOf(tp), found?.offset ?? 0n);
+    this.#positions.set(keyOf(tp), { offset: found?.offset ?? 0n });
     this.#cluster.changed();
   }
 
