@@ -162,13 +162,13 @@ describe('wire produce: partitions in trouble', () => {
   it('a partition without enough replicas holds up no other of its leader', async () => {
     await open();
     broker.onProduce = (batch) => (batch.partition === 0 ? { code: NOT_ENOUGH_REPLICAS } : broker.write(batch));
-    const stuck = send('stuck', 0, { withinMs: 2_000 });
+    const stuck = send('stuck', 0, { withinMs: 8_000 });
     const started = performance.now();
     for (let i = 0; i < 5; i++) {
       send('behind', 0);
       expect(await send(`${i}`, 1)).toBe(BigInt(i));
     }
-    expect(performance.now() - started).toBeLessThan(1_000);
+    expect(performance.now() - started).toBeLessThan(5_000);
     broker.onProduce = (batch) => broker.write(batch);
     expect(await stuck).toBe(0n);
   });
@@ -212,13 +212,13 @@ describe('wire produce: partitions in trouble', () => {
 
   it('heeds the broker’s throttle time, and expires as unwritten what can’t go before its deadline', async () => {
     await open();
-    broker.onProduce = (batch) => ({ ...broker.write(batch), throttleMs: 1_500 });
+    broker.onProduce = (batch) => ({ ...broker.write(batch), throttleMs: 3_000 });
     expect(await send('a', 0)).toBe(0n);
     const started = performance.now();
     expect(await send('b', 0, { withinMs: 500 })).toMatchObject({ code: 'DELIVERY_TIMEOUT', written: 'no' });
-    expect(performance.now() - started).toBeLessThan(1_000);
-    expect(await send('c', 0)).toBe(1n);
-    expect(performance.now() - started).toBeGreaterThan(900);
+    expect(performance.now() - started).toBeLessThan(2_500);
+    expect(await send('c', 0, { withinMs: 10_000 })).toBe(1n);
+    expect(performance.now() - started).toBeGreaterThan(2_500);
   });
 });
 
@@ -228,7 +228,7 @@ describe('wire produce: silence', () => {
     broker.onProduce = () => 'silence';
     const started = performance.now();
     expect(await send('a', 0, { withinMs: 700 })).toMatchObject({ code: 'DELIVERY_TIMEOUT', written: 'unknown', retriable: true });
-    expect(performance.now() - started).toBeLessThan(1_500);
+    expect(performance.now() - started).toBeLessThan(3_000);
     broker.onProduce = (batch) => broker.write(batch);
     expect(await send('b')).toBe(0n);
     expect(sequences().at(-1)).toBe('1:0+1');

@@ -1,5 +1,5 @@
 import { heartbeatV4, joinGroupV9, leaveGroupV5, syncGroupV5 } from '@platformatic/kafka';
-import { asTurnpikeError, type TurnpikeError } from '@turnpike/core';
+import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
 import { type AssignmentListener, type CompiledConsumerOptions, type LinkContext, pause, type TopicPartition } from '@turnpike/core/spi';
 import { assign, decodeAssignment, decodeSubscription, encodeAssignment, encodeSubscription, PROTOCOL, partitionKey } from './assignor.ts';
 import type { Coordinator } from './coordinator.ts';
@@ -60,7 +60,8 @@ export class Membership {
   async leave(): Promise<void> {
     const { context, coordinator } = this.#parts;
     this.#closing.abort();
-    this.#joined.reject(new Error('left')); // No effect once joined.
+    const { group } = this.#parts.options;
+    this.#joined.reject(new TurnpikeError('CLOSED', `${group}: the consumer was closed while it joined.`, { group })); // No effect once joined.
     this.#joined.promise.catch(() => {});
     if (this.#memberId === '') return;
     const member = { memberId: this.#memberId, reason: 'the consumer is closed' };
