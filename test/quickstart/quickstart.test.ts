@@ -45,9 +45,7 @@ describe('quickstart', () => {
     symlinkSync(process.execPath, path.join(bin, 'node'));
     const { code, lines } = await quickstart([], { PATH: bin, JAVA_HOME: '' });
     rmSync(bin, { recursive: true });
-    expect(lines.join(' ').replace(/\s+/g, ' ')).toMatch(
-      /No Kafka broker can be had here: there is no java, .*install Java 17.*Running in memory instead/,
-    );
+    expect(lines.join(' ').replace(/\s+/g, ' ')).toMatch(/No Kafka broker can be had here: there is no java, .*install Java 17.*Running in memory instead/);
     expect(lines.at(-1)).toBe(LAST);
     expect(code).toBe(0);
   });
