@@ -4,10 +4,11 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Program, processesWith, startProgram } from './programs.ts';
 
-/** Starts a platform and says where, then stays until it is ended. */
-const holder = (options: string, then = '') => `
+/** Starts a platform and says where, then stays until it is ended. What listens must listen before it says so. */
+const holder = (options: string, { listen = '', then = '' } = {}) => `
 import { startPlatform } from '@turnpike/testing';
 const platform = await startPlatform({ onProgress: (line) => console.log(line), ...${options} });
+${listen}
 console.log('up ' + platform.directory);
 setInterval(() => {}, 60_000);
 ${then}`;
@@ -46,7 +47,7 @@ describe('a platform whose process ends', () => {
   });
 
   it('leaves the end to a program that listens itself', async () => {
-    await using program = startProgram(holder('{ kafka: false }', `process.on('SIGTERM', () => setTimeout(() => process.exit(7), 300));`));
+    await using program = startProgram(holder('{ kafka: false }', { listen: `process.on('SIGTERM', () => setTimeout(() => process.exit(7), 300));` }));
     const directory = await program.line('up ');
     program.process.kill('SIGTERM');
     expect(await program.ended).toMatchObject({ code: 7 });
@@ -54,14 +55,14 @@ describe('a platform whose process ends', () => {
   });
 
   it('leaves its own end to the program too, when told so', async () => {
-    const then = `
+    const listen = `
 import { existsSync } from 'node:fs';
 process.on('SIGTERM', () => setTimeout(async () => {
   console.log('then ' + existsSync(platform.directory));
   await platform[Symbol.asyncDispose]();
   process.exit();
 }, 300));`;
-    await using program = startProgram(holder('{ kafka: false, closeOnSignal: false }', then));
+    await using program = startProgram(holder('{ kafka: false, closeOnSignal: false }', { listen }));
     const directory = await program.line('up ');
     program.process.kill('SIGTERM');
     expect(await program.line('then ')).toBe('true');
@@ -74,7 +75,7 @@ process.on('SIGTERM', () => setTimeout(async () => {
     ['process.exit()', 'process.exit(3);', undefined],
     ['an error that nobody catches', `throw new Error('a crash');`, undefined],
   ] as const)('by %s leaves no folder with keys', async (_name, then, signal) => {
-    await using program = startProgram(holder('{ kafka: false }', then));
+    await using program = startProgram(holder('{ kafka: false }', { then }));
     const directory = await program.line('up ');
     if (signal) program.process.kill(signal);
     await program.ended;
