@@ -1,19 +1,9 @@
 import { type CompiledConsumer, type ConsumerOptions, compileConsumerOptions, compileProducerOptions } from '@turnpike/core';
-import {
-  type AssignmentListener,
-  type ConsumerPort,
-  type Identity,
-  type Link,
-  openGate,
-  type Pending,
-  silentLogger,
-  systemClock,
-  type TopicPartition,
-} from '@turnpike/core/spi';
+import { type AssignmentListener, type ConsumerPort, type Link, type Pending, systemClock, type TopicPartition } from '@turnpike/core/spi';
 import { type CertificateAuthority, certificateAuthority } from '@turnpike/testing';
-import { wireTransport } from '@turnpike/transports/wire';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { FakeBroker } from './fake-broker.ts';
+import { linkTo } from './link.ts';
 
 // Kafka's error codes (protocol guide, "Error codes").
 const UNKNOWN_TOPIC = 3;
@@ -34,17 +24,7 @@ beforeAll(async () => {
 });
 beforeEach(async () => {
   broker = await FakeBroker.open(ca, { nodes: 2, topics: { t: 2, other: 1 } });
-  link = await wireTransport().connect({
-    cluster: { name: 'fake', bootstrap: broker.bootstrap },
-    identity: { kind: 'mtls', principal: 'svc', tls: () => ({ ca: ca.ca }), onChange: () => ({ [Symbol.dispose]: () => {} }) } as unknown as Identity,
-    clientId: 'svc',
-    connectTimeoutMs: 5_000,
-    clock: systemClock,
-    logger: silentLogger,
-    gate: openGate,
-    fetchGate: openGate,
-    events: { settled: () => {}, retried: () => {}, wrote: () => {}, throttled: () => {} },
-  });
+  link = await linkTo(broker, ca);
 });
 afterEach(async () => {
   await link[Symbol.asyncDispose]();

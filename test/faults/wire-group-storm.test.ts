@@ -1,33 +1,18 @@
 import { compileConsumerOptions, compileProducerOptions, GroupConsumer, RecordHeaders } from '@turnpike/core';
-import { type Identity, noTelemetry, openGate, type Pending, type Serde, silentLogger, systemClock } from '@turnpike/core/spi';
+import { noTelemetry, type Pending, type Serde, silentLogger, systemClock } from '@turnpike/core/spi';
 import { certificateAuthority } from '@turnpike/testing';
-import { wireTransport } from '@turnpike/transports/wire';
 import { describe, expect, it } from 'vitest';
 import { FakeBroker } from './fake-broker.ts';
+import { linkTo, random } from './link.ts';
 
 const text: Serde<unknown> = { encodeInto: () => -1, ready: async () => {}, prepare: () => undefined, decode: (src) => src.toString() };
-
-const random = (seed: number) => () => {
-  seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0;
-  return seed / 2 ** 32;
-};
 
 describe.each([1, 2, 3, 4])('a wire consumer in a storm (seed %i)', (seed) => {
   it('passes over no record, and never commits past one that is not handled', async () => {
     const next = random(seed);
     const ca = await certificateAuthority();
     await using broker = await FakeBroker.open(ca, { nodes: 3, topics: { t: 4 } });
-    const link = await wireTransport().connect({
-      cluster: { name: 'fake', bootstrap: broker.bootstrap },
-      identity: { kind: 'mtls', principal: 'svc', tls: () => ({ ca: ca.ca }), onChange: () => ({ [Symbol.dispose]: () => {} }) } as unknown as Identity,
-      clientId: 'svc',
-      connectTimeoutMs: 5_000,
-      clock: systemClock,
-      logger: silentLogger,
-      gate: openGate,
-      fetchGate: openGate,
-      events: { settled: () => {}, retried: () => {}, wrote: () => {}, throttled: () => {} },
-    });
+    const link = await linkTo(broker, ca);
     let calm = false;
     const dice = () => (calm ? 1 : next());
     broker.onFetch = ({ partition }) => {

@@ -1,9 +1,9 @@
 import { compileProducerOptions, type ProducerOptions, type TurnpikeError } from '@turnpike/core';
-import { type Identity, type Link, openGate, type Pending, type ProducerPort, type SettledBatch, silentLogger, systemClock } from '@turnpike/core/spi';
+import { type Link, type Pending, type ProducerPort, type SettledBatch, systemClock } from '@turnpike/core/spi';
 import { type CertificateAuthority, certificateAuthority } from '@turnpike/testing';
-import { wireTransport } from '@turnpike/transports/wire';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { FakeBroker } from './fake-broker.ts';
+import { linkTo } from './link.ts';
 
 // Kafka's error codes (protocol guide, "Error codes").
 const UNKNOWN_SERVER_ERROR = -1;
@@ -26,25 +26,7 @@ beforeAll(async () => {
 beforeEach(async () => {
   settled.length = 0;
   broker = await FakeBroker.open(ca, { nodes: 2, topics: { t: 3, other: 1 } });
-  link = await wireTransport().connect({
-    cluster: { name: 'fake', bootstrap: broker.bootstrap },
-    identity: { kind: 'mtls', principal: 'svc', tls: () => ({ ca: ca.ca }), onChange: () => ({ [Symbol.dispose]: () => {} }) } as unknown as Identity,
-    clientId: 'svc',
-    connectTimeoutMs: 5_000,
-    clock: systemClock,
-    logger: silentLogger,
-    gate: openGate,
-    fetchGate: openGate,
-    events: {
-      settled: (batches) => {
-        settled.push(...batches);
-        for (const b of batches) for (const [i, p] of b.pendings.entries()) b.error ? p.fail(b.error) : p.acknowledge(b, i);
-      },
-      retried: () => {},
-      wrote: () => {},
-      throttled: () => {},
-    },
-  });
+  link = await linkTo(broker, ca, (batches) => settled.push(...batches));
 });
 afterEach(async () => {
   await link[Symbol.asyncDispose]();

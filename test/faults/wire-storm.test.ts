@@ -1,14 +1,9 @@
 import { compileProducerOptions, type TurnpikeError } from '@turnpike/core';
-import { type Identity, openGate, type Pending, type SettledBatch, silentLogger, systemClock } from '@turnpike/core/spi';
+import { type Pending, systemClock } from '@turnpike/core/spi';
 import { certificateAuthority } from '@turnpike/testing';
-import { wireTransport } from '@turnpike/transports/wire';
 import { describe, expect, it } from 'vitest';
 import { FakeBroker, type Mishap, type ProduceAnswer } from './fake-broker.ts';
-
-const random = (seed: number) => () => {
-  seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0;
-  return seed / 2 ** 32;
-};
+import { linkTo, random } from './link.ts';
 
 interface Told {
   readonly partition: number;
@@ -22,24 +17,7 @@ describe.each([1, 2, 3, 4])('the wire producer in a storm (seed %i)', (seed) => 
     const next = random(seed);
     const ca = await certificateAuthority();
     await using broker = await FakeBroker.open(ca, { nodes: 3, topics: { t: 4 } });
-    const link = await wireTransport().connect({
-      cluster: { name: 'fake', bootstrap: broker.bootstrap },
-      identity: { kind: 'mtls', principal: 'svc', tls: () => ({ ca: ca.ca }), onChange: () => ({ [Symbol.dispose]: () => {} }) } as unknown as Identity,
-      clientId: 'svc',
-      connectTimeoutMs: 5_000,
-      clock: systemClock,
-      logger: silentLogger,
-      gate: openGate,
-      fetchGate: openGate,
-      events: {
-        settled: (batches: readonly SettledBatch[]) => {
-          for (const b of batches) for (const [i, p] of b.pendings.entries()) b.error ? p.fail(b.error) : p.acknowledge(b, i);
-        },
-        retried: () => {},
-        wrote: () => {},
-        throttled: () => {},
-      },
-    });
+    const link = await linkTo(broker, ca);
     let calm = false;
     broker.onProduce = (batch): ProduceAnswer | Mishap => {
       const dice = calm ? 1 : next();
