@@ -1,4 +1,6 @@
 import { type ConsumedEvent, type ConsumerInit, connect } from '@turnpike/client';
+import type { Identity } from '@turnpike/core/spi';
+import { oauthIdentity } from '@turnpike/identity';
 import { type Platform, startPlatform } from '@turnpike/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Desk, type Measured, type MeasuredKafka } from '../support/service.ts';
@@ -61,6 +63,35 @@ describe('wire: produce and consume', () => {
     }
     const got = await read(kafka, 'o.t', n);
     expect(got.map((e) => e.value?.n)).toEqual(Array.from({ length: n }, (_, i) => i));
+  });
+
+  it('goes on with tokens that are about to expire, though the broker takes no two proofs of one connection within a second', async () => {
+    await using short = await startPlatform({ tokenTtlSeconds: 4 });
+    await using its = await Desk.open(short);
+    await its.topic('p.t', { partitions: 1 });
+    await its.allow('p', { write: ['p.t'] });
+    const { service, options } = await its.service({ name: 'p', kind: 'oauth', produces: ['p.t'] });
+    const { oauth } = await short.principal('p');
+    await using fresh = await oauthIdentity(oauth);
+    let token = await fresh.token();
+    const stingy: Identity = {
+      kind: 'oauth',
+      principal: fresh.principal,
+      tls: () => fresh.tls(),
+      // Used to its last 300 ms: of the sessions that such tokens open, some last no longer.
+      token: async () => {
+        if (token.expiresAtMs - Date.now() > 300) return token;
+        await using next = await oauthIdentity(oauth);
+        token = await next.token();
+        return token;
+      },
+      onChange: (f) => fresh.onChange(f),
+      http: fresh.http,
+    };
+    await using kafka = await connect(service, { ...options, identity: stingy });
+    const until = Date.now() + 9_000;
+    // One in flight at any time, so that one meets each proof.
+    for (let n = 0; Date.now() < until; n++) await kafka.producer('p.t').send({ id: 'x', n });
   });
 
   it('carries headers with repeated names, bytes and null, and tombstones', async () => {

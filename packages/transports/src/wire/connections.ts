@@ -20,6 +20,8 @@ const SASL_AUTHENTICATE = 36;
 const OPEN_TIMEOUT_MS = 4_500;
 /** How long what was written may take to leave at close, in ms: a broker that takes nothing in must not hold it up. */
 const CLOSE_MS = 1_000;
+/** A broker refuses to re-authenticate a connection twice within a second (KIP-368), in ms, with a margin for clocks that don't run alike. */
+const REAUTHENTICATION_INTERVAL_MS = 1_050;
 
 /** A library connection that holds requests back while it re-authenticates: between handshake and proof the broker takes any other request for an
  *  attack and closes (KIP-368). It also remembers why the socket ended, which the library tells only its event listeners. */
@@ -27,6 +29,10 @@ class WireConnection extends Connection {
   /** Why the socket failed. */
   failure: unknown;
   #held: (() => void)[] | undefined;
+  #reauthenticating = false;
+  /** When the broker had last taken up a new proof, on the monotonic clock in ms. */
+  #reauthenticatedAt = Number.NEGATIVE_INFINITY;
+  #delay: NodeJS.Timeout | undefined;
 
   constructor(clientId: string, options: ConnectionOptions) {
     super(clientId, options);
@@ -35,15 +41,28 @@ class WireConnection extends Connection {
       this.#release();
     });
     this.on('connect', () => this.#release());
+    this.on('sasl:handshake', () => {
+      if (this.#reauthenticating) this.#reauthenticatedAt = performance.now();
+      this.#reauthenticating = false;
+    });
     this.on('close', () => {
+      clearTimeout(this.#delay);
       this.#release();
       // The library's timer for the next proof outlives a connection that the broker has ended, and keeps the process alive.
       void this.close().catch(() => {});
     });
   }
 
+  /** A session is as short as what is left of the token that opened it. Where the next one would come too soon, requests wait for it: the broker takes a proof
+   *  even after the session's end, and nothing else. */
   override reauthenticate(): void {
     this.#held ??= [];
+    const waitMs = this.#reauthenticatedAt + REAUTHENTICATION_INTERVAL_MS - performance.now();
+    if (waitMs > 0) {
+      this.#delay = setTimeout(() => this.reauthenticate(), waitMs);
+      return;
+    }
+    this.#reauthenticating = true;
     super.reauthenticate();
   }
 
