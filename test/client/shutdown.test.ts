@@ -1,4 +1,4 @@
-// SIGTERM, as Kubernetes sends it, to a process of its own that consumes.
+// SIGTERM, as Kubernetes sends it, and SIGINT, as Ctrl-C does, to a process of its own that consumes.
 
 import { connect } from '@turnpike/client';
 import type { ServiceContract } from '@turnpike/client/generated';
@@ -25,7 +25,7 @@ const HEAD = `
   };
 `;
 
-describe('SIGTERM on the memory transport', () => {
+describe('a signal on the memory transport', () => {
   const schema = { subject: 'in-value', sha256: 'x' };
   const text = JSON.stringify({ type: 'record', name: 'E', fields: [{ name: 'id', type: 'string' }] });
   const topic = (name: string) => ({ name, cluster: 'local', value: { format: 'avro', schema, text } });
@@ -49,19 +49,22 @@ describe('SIGTERM on the memory transport', () => {
     `);
   const drain = '{ commitIntervalMs: 60_000, drainTimeoutMs: 200 }';
 
-  it('lets the handler finish what it is at, hands out nothing more, commits, delivers what was sent last, and ends by the signal', async () => {
-    await using program = worker(
-      `async (event) => { say('handling ' + event.value.id); await pause(150); void kafka.producer('out').send(event.value); say('handled ' + event.value.id); }`,
-      '{ commitIntervalMs: 60_000 }',
-    );
-    await program.line('handling 1');
-    program.process.kill('SIGTERM');
-    const { signal, output } = await program.ended;
-    expect(signal).toBe('SIGTERM');
-    const lines = output.split('\n');
-    expect(new Set(lines)).toEqual(new Set(['handling 1', 'handled 1', 'commit', 'produce']));
-    expect(lines.slice(0, 2)).toEqual(['handling 1', 'handled 1']);
-  });
+  it.each(['SIGTERM', 'SIGINT'] as const)(
+    'lets the handler finish what it is at, commits, delivers what was sent last, and ends by the signal (%s)',
+    async (sent) => {
+      await using program = worker(
+        `async (event) => { say('handling ' + event.value.id); await pause(150); void kafka.producer('out').send(event.value); say('handled ' + event.value.id); }`,
+        '{ commitIntervalMs: 60_000 }',
+      );
+      await program.line('handling 1');
+      program.process.kill(sent);
+      const { signal, output } = await program.ended;
+      expect(signal).toBe(sent);
+      const lines = output.split('\n');
+      expect(new Set(lines)).toEqual(new Set(['handling 1', 'handled 1', 'commit', 'produce']));
+      expect(lines.slice(0, 2)).toEqual(['handling 1', 'handled 1']);
+    },
+  );
 
   it('cuts a handler that hangs at drainTimeoutMs, says so, and ends all the same', async () => {
     await using program = worker(`(event) => { say('handling ' + event.value.id); return new Promise(() => {}); }`, drain);

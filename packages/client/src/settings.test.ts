@@ -97,7 +97,7 @@ describe('options', () => {
       telemetry: {},
       clientId: undefined,
       connectTimeoutMs: 10_000,
-      shutdownSignals: ['SIGTERM'],
+      shutdownSignals: ['SIGTERM', 'SIGINT'],
     });
     expect(logger).not.toBe(silentLogger);
     expect(Math.abs(clock.now() - Date.now())).toBeLessThan(1000);

@@ -41,7 +41,8 @@ export interface ConnectOptions {
   readonly clientId?: string;
   /** How long each step may take: the issuer's answer, reaching a cluster and proving the identity there; in ms (> 0). Default 10_000. */
   readonly connectTimeoutMs?: number;
-  /** Signals on which the connection drains and closes by itself; if nobody else listens to the signal, the process then ends by it. Default ["SIGTERM"]; [] = none. */
+  /** Signals on which the connection drains and closes by itself; if nobody else listens to the signal, the process then ends by it. Default ["SIGTERM", "SIGINT"]:
+   *  a member that is killed leaves its group waiting for `sessionTimeoutMs`. [] = none. */
   readonly shutdownSignals?: readonly NodeJS.Signals[];
   /** Default: process.env, read once, here. */
   readonly env?: Readonly<Record<string, string | undefined>>;
@@ -105,7 +106,10 @@ export function readSettings(options: ConnectOptions): Settings {
     logger: shaped<Logger>(read, 'logger', anObjectWith('debug', 'info', 'warn', 'error'), 'an object with debug, info, warn and error') ?? stderrLogger(),
     clientId: read.string('clientId'),
     connectTimeoutMs: read.number('connectTimeoutMs', { min: 1, default: 10_000 }),
-    shutdownSignals: shaped<readonly NodeJS.Signals[]>(read, 'shutdownSignals', aListOf('string'), 'a list of signals, such as ["SIGTERM"]') ?? ['SIGTERM'],
+    shutdownSignals: shaped<readonly NodeJS.Signals[]>(read, 'shutdownSignals', aListOf('string'), 'a list of signals, such as ["SIGTERM"]') ?? [
+      'SIGTERM',
+      'SIGINT',
+    ],
     clock: (read.any('clock') as Clock | undefined) ?? systemClock,
   };
   read.end();
