@@ -2,6 +2,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { read, shownFiles, writeShown } from '../docs/documents.ts';
 import { main, manifest, readmes, schema, wrong } from './service.ts';
 import { manifestOf, names, type Output, outside, packAll, root, run } from './tarballs.ts';
 
@@ -113,6 +114,16 @@ describe('a service outside the workspace', () => {
   ])('prints what the README of %s says', async (name, output) => {
     const { stdout } = await run('node', [`out/readme-${name}.js`], { cwd: project });
     expect(stdout).toBe(output);
+  });
+
+  it('runs as the README shows it, on a local platform', async () => {
+    const shop = path.join(project, 'readme');
+    mkdirSync(shop);
+    writeShown(shop, shownFiles(read('README.md')));
+    await run('npx', ['--no', 'turnpike', 'generate'], { cwd: shop });
+    const { stdout } = await run('npx', ['--no', 'turnpike', 'dev', '--', 'node', 'main.ts'], { cwd: shop });
+    expect(read('README.md')).toContain('prints `0@0: DL-81 +0, WN-12 +35, WN-90 +0`');
+    expect(stdout.split('\n')).toContain('0@0: DL-81 +0, WN-12 +35, WN-90 +0');
   });
 
   it('does not compile with an undeclared topic or an event of another shape', async () => {
