@@ -20,7 +20,7 @@ function knownKeys(manifest: string): readonly string[] {
   try {
     loadManifest(file);
   } catch (error) {
-    const told = (error as Error).message.matchAll(/^\S+:\d+:\d+ (\S*?)\.?NOPE is not known here; there are (.*)\.$/gm);
+    const told = (error as Error).message.matchAll(/^\S+:\d+:\d+ (\S*?)\.?NOPE is not known here; there (?:are|is) (.*)\.$/gm);
     return [...told].flatMap(([, where = '', known = '']) =>
       known.split(', ').map((key) => (where === '' ? key : `${where}.${key}`).replaceAll('[0]', '[]').replace('environments.prod', 'environments.*')),
     );

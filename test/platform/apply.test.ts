@@ -141,7 +141,12 @@ describe('turnpike apply', () => {
   });
 
   it.each<[string, () => Readonly<Record<string, string>>, string, RegExp]>([
-    ['an environment that is misspelt', () => admin, 'tset', /^\[CONFIG_INVALID\] .*in an environment "tset"; there are local, prod, test\. Correct --env/],
+    [
+      'an environment that is misspelt',
+      () => admin,
+      'tset',
+      /^\[CONFIG_INVALID\] .*in an environment "tset" \(did you mean test\?\); there are local, prod, test\. Correct --env/,
+    ],
     [
       'a cluster without addresses',
       () => admin,

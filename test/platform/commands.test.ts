@@ -80,7 +80,7 @@ describe('turnpike validate', () => {
     expect(stderr).toBe(
       `[MANIFEST_INVALID] 2 problems:
 turnpike.yaml:6:15 spec.partitions is "three"; it must be a whole number from 1 to 10000.
-turnpike.yaml:14:57 spec.produces[0].quota.bytes is "5Mbit/s"; write it as 5MiB/s or 500kB/s.
+turnpike.yaml:14:57 spec.produces[0].quota.bytes is "5Mbit/s"; write a rate such as 5MiB/s or 500kB/s.
 `,
     );
   });
@@ -90,7 +90,7 @@ turnpike.yaml:14:57 spec.produces[0].quota.bytes is "5Mbit/s"; write it as 5MiB/
     const { code, stderr } = await here.turnpike(['validate']);
     expect([code, stderr]).toEqual([
       1,
-      '[MANIFEST_INVALID] There is no turnpike.yaml here. Write one, or say where it is: --file PATH (a file, or a folder of them).\n',
+      '[MANIFEST_INVALID] There is no manifest at turnpike.yaml. Write one there, or say where it is: --file PATH (a file, or a folder of them).\n',
     ]);
   });
 });
@@ -123,7 +123,7 @@ describe('turnpike clusters', () => {
     using here = repository();
     expect(await here.turnpike(['clusters', '--env', 'prdo'])).toMatchObject({
       code: 1,
-      stderr: expect.stringMatching(/in an environment "prdo"; there are local, prod\./),
+      stderr: expect.stringMatching(/in an environment "prdo" \(did you mean prod\?\); there are local, prod\./),
     });
     expect(await here.turnpike(['clusters', '--env', 'local'])).toMatchObject({
       code: 1,

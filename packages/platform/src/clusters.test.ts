@@ -24,11 +24,16 @@ describe('cluster descriptors', () => {
     using workspace = new Workspace({
       'turnpike.yaml': service('s', 'environments: { prod: { principals: [p] } }'),
       'topics.yaml': topic('a'),
+      'main.yaml': cluster('main', 'staging: { bootstrap: { mtls: ["a:1"] } }'),
     });
     expect(() => requireEnvironment(workspace.load(), 'prod')).not.toThrow();
     expect(() => requireEnvironment(workspace.load('topics.yaml'), 'anything')).not.toThrow();
+    expect(() => requireEnvironment(workspace.load('main.yaml'), 'prod')).toThrow(/"prod"; there is staging\. Correct --env/);
     expect(() => requireEnvironment(workspace.load(), 'prdo')).toThrow(
-      expect.objectContaining({ code: 'CONFIG_INVALID', message: expect.stringMatching(/is in an environment "prdo"; there are local, prod\. Correct --env/) }),
+      expect.objectContaining({
+        code: 'CONFIG_INVALID',
+        message: expect.stringMatching(/is in an environment "prdo" \(did you mean prod\?\); there are local, prod\. Correct --env/),
+      }),
     );
   });
 });

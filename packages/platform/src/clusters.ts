@@ -1,6 +1,7 @@
 import { TurnpikeError } from '@turnpike/core';
 import type { ClusterDescriptor } from '@turnpike/core/spi';
 import { environmentOf, type Manifest } from './manifest/model.ts';
+import { meant, thereAre } from './manifest/words.ts';
 
 /** The descriptors of an environment's clusters, as its Cluster resources say: what TURNPIKE_CLUSTERS names. The imported ones too. */
 export function clusterDescriptors(manifest: Manifest, environment: string): readonly ClusterDescriptor[] {
@@ -20,6 +21,6 @@ export function requireEnvironment(manifest: Manifest, name: string): void {
   if (known.size === 0 || clusterDescriptors(manifest, name).length > 0 || manifest.services.some((s) => environmentOf(s, name))) return;
   throw new TurnpikeError(
     'CONFIG_INVALID',
-    `Nothing in ${manifest.folder} is in an environment ${JSON.stringify(name)}; there are ${[...known].join(', ')}. Correct --env, or add it there.`,
+    `Nothing in ${manifest.folder} is in an environment ${JSON.stringify(name)}${meant(name, known)}; ${thereAre(known)}. Correct --env, or add it there.`,
   );
 }

@@ -1,11 +1,23 @@
 import { asTurnpikeError } from '@turnpike/core';
 import { avroTypeScript } from '@turnpike/schema';
-import { clusterOf, type Manifest, type SchemaResource, type ServiceResource, type TopicResource, topicNames, topicOf } from './model.ts';
+import {
+  type AnyResource,
+  type Consumes,
+  clusterOf,
+  type Manifest,
+  type Produces,
+  type SchemaResource,
+  type ServiceResource,
+  type TopicResource,
+  topicNames,
+  topicOf,
+} from './model.ts';
 import { type Location, type Place, type Problem, placeOf } from './problems.ts';
+import { meant, thereAre } from './words.ts';
 
 /** What only several resources together can show: names that clash, topics that nobody declares, consent that is missing. */
 export function checkManifest(manifest: Manifest, problems: Problem[]): void {
-  const say = (at: Location, path: string, message: string) => problems.push({ ...at, path, message });
+  const say = (place: Place, message: string) => problems.push({ ...place, message });
   const topics = [...manifest.topics, ...manifest.imported.topics];
   unique(topics, say);
   unique(manifest.services, say);
@@ -19,14 +31,15 @@ export function checkManifest(manifest: Manifest, problems: Problem[]): void {
   checkPrincipals(manifest.services, say);
 }
 
-type Say = (at: Location, path: string, message: string) => void;
+type Say = (place: Place, message: string) => void;
 
-function unique(resources: readonly { readonly name: string; readonly at: Location }[], say: Say): void {
+function unique(resources: readonly AnyResource[], say: Say): void {
   const seen = new Map<string, Location>();
-  for (const { name, at } of resources) {
+  for (const { name, where } of resources) {
+    const at = where('metadata', 'name');
     const first = seen.get(name);
     if (name === '') continue; // Told of where it is read.
-    if (first) say(at, 'metadata.name', `${name} stands at ${placeOf(first)} too; one of them must go.`);
+    if (first) say(at, `${name} stands at ${placeOf(first)} too; one of them must go.`);
     else seen.set(name, at);
   }
 }
@@ -38,9 +51,8 @@ function alike(topics: readonly TopicResource[], say: Say): void {
     const first = seen.get(topic.name.replaceAll('.', '_'));
     if (first && first.name !== topic.name && first.cluster === topic.cluster)
       say(
-        topic.at,
-        'metadata.name',
-        `${topic.name} and ${first.name} (${placeOf(first.at)}) are one name to Kafka, which reads "." and "_" alike; rename one.`,
+        topic.where('metadata', 'name'),
+        `${topic.name} and ${first.name} (${placeOf(first.where('metadata', 'name'))}) are one name to Kafka, which reads "." and "_" alike; rename one.`,
       );
     seen.set(topic.name.replaceAll('.', '_'), first ?? topic);
   }
@@ -53,7 +65,7 @@ function checkSchema(topic: TopicResource, say: Say): void {
     avroTypeScript(text, { references: references.map((r) => r.text) });
   } catch (error) {
     const { message, code } = asTurnpikeError(error, 'SCHEMA_INVALID', String(error));
-    say(topic.at, 'spec.value.file', `${file}: ${message.slice(code.length + 3)}`);
+    say(topic.where('spec', 'value', 'file'), `${file}: ${message.slice(code.length + 3)}`);
     return;
   }
   if (topic.key.format !== 'string' || topic.key.from === undefined) return;
@@ -61,28 +73,36 @@ function checkSchema(topic: TopicResource, say: Say): void {
   const { fields } = JSON.parse(text) as { fields?: readonly { readonly name: string; readonly type: unknown }[] };
   const field = fields?.find((f) => f.name === from);
   const isString = field?.type === 'string' || (field?.type as { type?: unknown } | undefined)?.type === 'string';
-  if (!field) say(topic.at, 'spec.key.from', `is ${from}, which ${file} has no field of; it has ${fields?.map((f) => f.name).join(', ') ?? 'none'}.`);
-  else if (!isString)
-    say(topic.at, 'spec.key.from', `is ${from}, which is ${JSON.stringify(field.type)} in ${file}; a string key comes from a string. Take another field.`);
+  const at = topic.where('spec', 'key', 'from');
+  if (!field)
+    say(
+      at,
+      `is ${from}, which ${file} has no field of${meant(from, fields?.map((f) => f.name) ?? [])}; it has ${fields?.map((f) => f.name).join(', ') ?? 'none'}.`,
+    );
+  else if (!isString) say(at, `is ${from}, which is ${JSON.stringify(field.type)} in ${file}; a string key comes from a string. Take another field.`);
 }
 
 /** Clusters may be declared elsewhere; where they are declared here, a name that isn't among them is misspelt. */
-function checkCluster(manifest: Manifest, { cluster, at }: TopicResource, say: Say): void {
+function checkCluster(manifest: Manifest, { cluster, where }: TopicResource, say: Say): void {
   const known = [...manifest.clusters, ...manifest.imported.clusters].map((c) => c.name);
   if (cluster !== '' && known.length > 0 && !clusterOf(manifest, cluster))
-    say(at, 'spec.cluster', `is ${cluster}, which nobody declares; there are ${known.join(', ')}. Correct it, or declare it (kind: Cluster).`);
+    say(
+      where('spec', 'cluster'),
+      `is ${cluster}, which nobody declares${meant(cluster, known)}; ${thereAre(known)}. Correct it, or declare it (kind: Cluster).`,
+    );
 }
 
 /** A subject is one schema, for every topic and reference that names it. */
 function checkSubjects(topics: readonly TopicResource[], say: Say): void {
   const seen = new Map<string, { readonly schema: string; readonly at: Location }>();
-  const once = (subject: string, schema: string, at: Location) => {
+  const once = (subject: string, schema: string, at: Place) => {
     const first = seen.get(subject);
     if (first && first.schema !== schema)
-      say(at, 'spec.value', `the subject ${subject} has another schema at ${placeOf(first.at)}; give one of them a subject of its own (value.subject).`);
+      say(at, `the subject ${subject} has another schema at ${placeOf(first.at)}; give one of them a subject of its own (value.subject).`);
     else seen.set(subject, first ?? { schema, at });
   };
-  for (const { value, at } of topics) {
+  for (const { value, where } of topics) {
+    const at = where('spec', 'value');
     once(value.subject, schemaOf(value), at);
     for (const r of value.references) once(r.subject, r.text, at);
   }
@@ -91,15 +111,15 @@ function checkSubjects(topics: readonly TopicResource[], say: Say): void {
 const schemaOf = ({ text, references }: SchemaResource): string => (references.length === 0 ? text : JSON.stringify([text, references]));
 
 function checkService(manifest: Manifest, service: ServiceResource, say: Say): void {
-  const use = (entry: { readonly topic: string; readonly at: Place }, operation: 'produce' | 'consume') => {
+  const known = [...manifest.topics, ...manifest.imported.topics].map((t) => t.name);
+  const use = (entry: Produces | Consumes, operation: 'produce' | 'consume') => {
     const topic = topicOf(manifest, entry.topic);
-    const at = entry.at;
+    const at = entry.where('topic');
     if (entry.topic === '') return;
     if (!topic) {
       say(
         at,
-        `${at.path}.topic`,
-        `${entry.topic} is declared neither here nor in what spec.imports names. Declare it (kind: Topic), or import its owner's turnpike.yaml.`,
+        `${entry.topic} is declared neither here nor in what spec.imports names${meant(entry.topic, known)}. Declare it (kind: Topic), or import its owner's turnpike.yaml.`,
       );
       return;
     }
@@ -107,8 +127,7 @@ function checkService(manifest: Manifest, service: ServiceResource, say: Say): v
     if (!consent)
       say(
         at,
-        `${at.path}.topic`,
-        `${entry.topic} is ${topic.team}'s, and its owner has not agreed that ${service.name} may ${operation}. Ask them to add { service: ${service.name}, operations: [${operation}] } to spec.access at ${placeOf(topic.at)}.`,
+        `${entry.topic} is ${topic.team}'s, and its owner has not agreed that ${service.name} may ${operation}. Ask them to add { service: ${service.name}, operations: [${operation}] } to spec.access at ${placeOf(topic.where('spec', 'access'))}.`,
       );
   };
   for (const entry of service.produces) use(entry, 'produce');
@@ -116,19 +135,19 @@ function checkService(manifest: Manifest, service: ServiceResource, say: Say): v
   twice(service.produces, (p) => p.topic, 'is produced twice; merge the two entries.', say);
   twice(service.consumes, (c) => `${c.topic} in ${c.group}`, 'is consumed twice; merge the two entries.', say);
   const clusterOfGroup = new Map<string, string>();
-  for (const { topic, group, at } of service.consumes) {
+  for (const { topic, group, where } of service.consumes) {
     const cluster = topicOf(manifest, topic)?.cluster;
     const other = clusterOfGroup.get(group);
     if (cluster !== undefined && other !== undefined && other !== cluster)
-      say(at, `${at.path}.group`, `${group} would read from ${other} and ${cluster}; a group lives on one cluster. Use a group for each.`);
+      say(where('group'), `${group} would read from ${other} and ${cluster}; a group lives on one cluster. Use a group for each.`);
     if (cluster !== undefined) clusterOfGroup.set(group, cluster);
   }
 }
 
-function twice<T extends { readonly at: Place }>(entries: readonly T[], key: (entry: T) => string, message: string, say: Say): void {
+function twice<T extends Produces | Consumes>(entries: readonly T[], key: (entry: T) => string, message: string, say: Say): void {
   const seen = new Set<string>();
   for (const entry of entries) {
-    if (seen.has(key(entry))) say(entry.at, `${entry.at.path}.topic`, `${key(entry)} ${message}`);
+    if (seen.has(key(entry))) say(entry.where('topic'), `${key(entry)} ${message}`);
     seen.add(key(entry));
   }
 }
@@ -137,12 +156,12 @@ function twice<T extends { readonly at: Place }>(entries: readonly T[], key: (en
 function checkPrincipals(services: readonly ServiceResource[], say: Say): void {
   const owners = new Map<string, string>();
   for (const service of services)
-    for (const [name, { principals, at }] of Object.entries(service.environments))
+    for (const [name, { principals }] of Object.entries(service.environments))
       for (const principal of principals) {
         const key = `${name} ${principal}`;
         const owner = owners.get(key);
         if (owner !== undefined && owner !== service.name)
-          say(at, `spec.environments.${name}.principals`, `${principal} is ${owner}'s there already; each service has principals of its own.`);
+          say(service.where('spec', 'environments', name, 'principals'), `${principal} is ${owner}'s there already; each service has principals of its own.`);
         owners.set(key, owner ?? service.name);
       }
 }

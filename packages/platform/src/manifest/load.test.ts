@@ -110,14 +110,14 @@ describe('what is wrong in a manifest', () => {
     });
     expect(() => workspace.load()).toThrow(/^\[MANIFEST_INVALID\] 3 problems:\n/);
     expect(workspace.problems()).toEqual([
-      'turnpike.yaml:4:71 spec.retnetion is not known here; there are cluster, partitions, replicationFactor, retention, configs, key, value, access, deletion.',
-      'turnpike.yaml:4:98 spec.retention is "soon"; write it as 72h, 30d or forever.',
-      "turnpike.yaml:9:20 spec.produces[0].topic nowhere is declared neither here nor in what spec.imports names. Declare it (kind: Topic), or import its owner's turnpike.yaml.",
+      'turnpike.yaml:4:71 spec.retnetion is not known here (did you mean retention?); there are cluster, partitions, replicationFactor, retention, configs, key, value, access, deletion.',
+      'turnpike.yaml:4:98 spec.retention is "soon"; write a time such as 72h or 30d, or forever.',
+      "turnpike.yaml:9:29 spec.produces[0].topic nowhere is declared neither here nor in what spec.imports names. Declare it (kind: Topic), or import its owner's turnpike.yaml.",
     ]);
   });
 
   it.each<[string, string, RegExp]>([
-    ['no file at all', 'missing.yaml', /There is no .*missing\.yaml here\. Write one, or say where it is: --file PATH/],
+    ['no file at all', 'missing.yaml', /There is no manifest at .*missing\.yaml\. Write one there, or say where it is: --file PATH/],
     ['a folder without a manifest', 'empty', /empty holds no manifest: no \.yaml file there has an apiVersion of turnpike\.dev\./],
   ])('%s', (_what, name, message) => {
     using workspace = new Workspace({ 'empty/values.yaml': 'a: 1\n' });
@@ -217,7 +217,7 @@ describe('what is wrong in a manifest', () => {
         'bad.avsc': '{"type":"record","name":"R","fields":[{"name":"a","type":"nope"}]}',
       },
     );
-    expect(told[0]).toMatch(/^turnpike\.yaml:[34]:\d+ /);
+    expect(told[0]).toMatch(/^turnpike\.yaml:4:\d+ /);
     expect(told.join('\n')).toContain(problem);
   });
 
@@ -261,9 +261,9 @@ describe('what is wrong in a manifest', () => {
       'rates in bad units',
       'produces: [{ topic: a, quota: { bytes: 5Mb/s, records: 0/s, burst: forever } }]',
       [
-        'turnpike.yaml:4:48 spec.produces[0].quota.bytes is "5Mb/s"; write it as 5MiB/s or 500kB/s.',
-        'turnpike.yaml:4:64 spec.produces[0].quota.records is "0/s"; write it as 2000/s.',
-        'turnpike.yaml:4:76 spec.produces[0].quota.burst is "forever"; write it as the time of the rate that may go at once, as 2s.',
+        'turnpike.yaml:4:48 spec.produces[0].quota.bytes is "5Mb/s"; write a rate such as 5MiB/s or 500kB/s.',
+        'turnpike.yaml:4:64 spec.produces[0].quota.records is "0/s"; write a rate such as 2000/s.',
+        'turnpike.yaml:4:76 spec.produces[0].quota.burst is "forever"; write the time of the rate that may go at once, such as 2s.',
       ],
     ],
     [
@@ -318,24 +318,24 @@ describe('what is wrong in a manifest', () => {
 
 describe('what only several resources show', () => {
   it.each<[string, string, readonly string[]]>([
-    ['two of one name', documents(topic('a'), topic('a')), ['turnpike.yaml:8:11 metadata.name a stands at turnpike.yaml:3:11 too; one of them must go.']],
+    ['two of one name', documents(topic('a'), topic('a')), ['turnpike.yaml:8:19 metadata.name a stands at turnpike.yaml:3:19 too; one of them must go.']],
     [
       'two that Kafka takes for one name',
       documents(topic('a.b'), topic('a_b')),
-      ['turnpike.yaml:8:11 metadata.name a_b and a.b (turnpike.yaml:3:11) are one name to Kafka, which reads "." and "_" alike; rename one.'],
+      ['turnpike.yaml:8:19 metadata.name a_b and a.b (turnpike.yaml:3:19) are one name to Kafka, which reads "." and "_" alike; rename one.'],
     ],
     [
       "a topic of another team's without its consent",
       documents(topic('a'), service('s', 'consumes: [{ topic: a, group: g }]', 'ops')),
       [
-        "turnpike.yaml:9:20 spec.consumes[0].topic a is airside's, and its owner has not agreed that s may consume. Ask them to add { service: s, operations: [consume] } to spec.access at turnpike.yaml:3:11.",
+        "turnpike.yaml:9:29 spec.consumes[0].topic a is airside's, and its owner has not agreed that s may consume. Ask them to add { service: s, operations: [consume] } to spec.access at turnpike.yaml:4:7.",
       ],
     ],
     [
       'a consent to consume, for one who produces',
       documents(topic('a', 'access: [{ service: s, operations: [consume] }]'), service('s', 'produces: [{ topic: a }]', 'ops')),
       [
-        "turnpike.yaml:9:20 spec.produces[0].topic a is airside's, and its owner has not agreed that s may produce. Ask them to add { service: s, operations: [produce] } to spec.access at turnpike.yaml:3:11.",
+        "turnpike.yaml:9:29 spec.produces[0].topic a is airside's, and its owner has not agreed that s may produce. Ask them to add { service: s, operations: [produce] } to spec.access at turnpike.yaml:4:79.",
       ],
     ],
     [
@@ -345,29 +345,29 @@ describe('what only several resources show', () => {
         service('s', 'produces: [{ topic: a }, { topic: a }], consumes: [{ topic: a, group: g }, { topic: a, group: h }, { topic: a, group: g }]'),
       ),
       [
-        'turnpike.yaml:9:34 spec.produces[1].topic a is produced twice; merge the two entries.',
-        'turnpike.yaml:9:108 spec.consumes[2].topic a in g is consumed twice; merge the two entries.',
+        'turnpike.yaml:9:43 spec.produces[1].topic a is produced twice; merge the two entries.',
+        'turnpike.yaml:9:117 spec.consumes[2].topic a in g is consumed twice; merge the two entries.',
       ],
     ],
     [
       'a group over two clusters',
       documents(topic('a'), topic('b').replace('cluster: main', 'cluster: other'), service('s', 'consumes: [{ topic: a, group: g }, { topic: b, group: g }]')),
-      ['turnpike.yaml:14:44 spec.consumes[1].group g would read from main and other; a group lives on one cluster. Use a group for each.'],
+      ['turnpike.yaml:14:63 spec.consumes[1].group g would read from main and other; a group lives on one cluster. Use a group for each.'],
     ],
     [
       'a principal of two services',
       documents(service('s', 'environments: { prod: { principals: [x] } }'), service('t', 'environments: { prod: { principals: [x] } }')),
-      ["turnpike.yaml:9:31 spec.environments.prod.principals x is s's there already; each service has principals of its own."],
+      ["turnpike.yaml:9:45 spec.environments.prod.principals x is s's there already; each service has principals of its own."],
     ],
     [
       "a local principal that is another service's name",
       documents(service('s'), service('t', 'environments: { local: { principals: [s] } }')),
-      ["turnpike.yaml:9:32 spec.environments.local.principals s is s's there already; each service has principals of its own."],
+      ["turnpike.yaml:9:46 spec.environments.local.principals s is s's there already; each service has principals of its own."],
     ],
     [
       'a subject with two schemas',
       documents(topic('a'), topic('b').replace('file: departed.avsc', 'file: other.avsc, subject: a-value')),
-      ['turnpike.yaml:8:11 spec.value the subject a-value has another schema at turnpike.yaml:3:11; give one of them a subject of its own (value.subject).'],
+      ['turnpike.yaml:9:46 spec.value the subject a-value has another schema at turnpike.yaml:4:46; give one of them a subject of its own (value.subject).'],
     ],
     [
       'a cluster that nobody declares, where clusters are declared',
@@ -375,9 +375,58 @@ describe('what only several resources show', () => {
         topic('a'),
         'apiVersion: turnpike.dev/v1alpha1\nkind: Cluster\nmetadata: { name: airside, team: p }\nspec: { environments: { prod: { bootstrap: { mtls: ["k:1"] } } } }\n',
       ),
-      ['turnpike.yaml:3:11 spec.cluster is main, which nobody declares; there are airside. Correct it, or declare it (kind: Cluster).'],
+      ['turnpike.yaml:4:18 spec.cluster is main, which nobody declares; there is airside. Correct it, or declare it (kind: Cluster).'],
     ],
   ])('%s', (_what, text, problems) => expect(problemsOf(text, { 'other.avsc': '"string"' })).toEqual(problems));
+
+  it('each is told at the value of its own key, and a near miss with what may be meant', () => {
+    const lines = [
+      'apiVersion: turnpike.dev/v1alpha1',
+      'kind: Topic',
+      'metadata:',
+      '  name: flights.departed',
+      '  team: airside',
+      'spec:',
+      '  cluster: mian',
+      '  partitions: 1',
+      '  key:',
+      '    format: string',
+      '    from: delays',
+      '  value:',
+      '    file: departed.avsc',
+      '---',
+      'apiVersion: turnpike.dev/v1alpha1',
+      'kind: Topic',
+      'metadata: { name: b, team: airside }',
+      'spec:',
+      '  cluster: main',
+      '  partitions: 1',
+      '  value:',
+      '    compatibility: FULL',
+      '    file: bad.avsc',
+      '---',
+      'apiVersion: turnpike.dev/v1alpha1',
+      'kind: Cluster',
+      'metadata: { name: main, team: platform }',
+      'spec: { environments: { prod: { bootstrap: { mtls: ["k:1"] } } } }',
+      '---',
+      'apiVersion: turnpike.dev/v1alpha1',
+      'kind: Service',
+      'metadata: { name: s, team: airside }',
+      'spec:',
+      '  produces:',
+      '    - quota: { bytes: 1kB/s }',
+      '      topic: flight.departed',
+    ];
+    expect(problemsOf(`${lines.join('\n')}\n`, { 'bad.avsc': 'not JSON' })).toEqual([
+      'turnpike.yaml:7:12 spec.cluster is mian, which nobody declares (did you mean main?); there is main. Correct it, or declare it (kind: Cluster).',
+      'turnpike.yaml:11:11 spec.key.from is delays, which departed.avsc has no field of (did you mean delay?); it has id, origin, delay.',
+      expect.stringMatching(/^turnpike\.yaml:23:11 spec\.value\.file bad\.avsc: .*not JSON/),
+      expect.stringMatching(
+        /^turnpike\.yaml:36:14 spec\.produces\[0\]\.topic flight\.departed is declared neither .* \(did you mean flights\.departed\?\)\. Declare/,
+      ),
+    ]);
+  });
 
   it("an imported topic's schema that is none is told at its place, not when code is generated from it", () => {
     using workspace = new Workspace({
@@ -385,7 +434,7 @@ describe('what only several resources show', () => {
       'bad.avsc': '{"type":"record"}',
       'turnpike.yaml': service('s', 'imports: [owner.yaml], produces: [{ topic: a }]'),
     });
-    expect(workspace.problems()).toEqual([expect.stringMatching(/^owner\.yaml:3:11 spec\.value\.file bad\.avsc: /)]);
+    expect(workspace.problems()).toEqual([expect.stringMatching(/^owner\.yaml:4:54 spec\.value\.file bad\.avsc: /)]);
   });
 
   it('topics of one subject and one schema may share it', () => {

@@ -55,9 +55,13 @@ function filesOf(location: string): { readonly folder: string; readonly files: r
   const resolved = path.resolve(location);
   const stat = statSync(resolved, { throwIfNoEntry: false });
   if (!stat)
-    throw new TurnpikeError('MANIFEST_INVALID', `There is no ${location} here. Write one, or say where it is: --file PATH (a file, or a folder of them).`, {
-      path: location,
-    });
+    throw new TurnpikeError(
+      'MANIFEST_INVALID',
+      `There is no manifest at ${location}. Write one there, or say where it is: --file PATH (a file, or a folder of them).`,
+      {
+        path: location,
+      },
+    );
   if (!stat.isDirectory()) return { folder: path.dirname(resolved), files: [resolved] };
   const files = yamlIn(resolved).filter((file) => OURS.test(readFileSync(file, 'utf8')));
   if (files.length === 0)

@@ -7,6 +7,8 @@ export interface Resource {
   readonly name: string;
   readonly team: string;
   readonly at: Place;
+  /** Where a key of its document stands, as `where('spec', 'key', 'from')`; of one that isn't there, the place that should have it. */
+  readonly where: (...keys: readonly string[]) => Place;
 }
 
 export interface TopicResource extends Resource {
@@ -49,6 +51,8 @@ export interface Produces {
   readonly quota: QuotaSpec | undefined;
   readonly onExpiry: 'hold' | 'refuse';
   readonly at: Place;
+  /** Where one of its keys stands. */
+  readonly where: (...keys: readonly string[]) => Place;
 }
 
 export interface Consumes {
@@ -57,6 +61,8 @@ export interface Consumes {
   readonly quota: QuotaSpec | undefined;
   readonly onExpiry: 'hold' | 'refuse';
   readonly at: Place;
+  /** Where one of its keys stands. */
+  readonly where: (...keys: readonly string[]) => Place;
 }
 
 export interface ServiceEnvironment {

@@ -1,5 +1,6 @@
 import { type Document, isAlias, isMap, isScalar, isSeq, type LineCounter, type Node, type Pair } from 'yaml';
 import type { Place, Problem } from './problems.ts';
+import { meant, thereAre } from './words.ts';
 
 export interface Source {
   readonly file: string;
@@ -35,12 +36,21 @@ export class Reader {
     return { file: this.#source.file, line, column: col, path: this.path };
   }
 
+  /** Where what stands under these keys begins; of what isn't there, what should have it. It asks for nothing: end() takes no key of these for known. */
+  where(...keys: readonly string[]): Place {
+    return keys.reduce<Reader>((reader, key) => reader.#child(key), this).at;
+  }
+
   problem(message: string): void {
     this.#source.problems.push({ ...this.at, message });
   }
 
   get(key: string): Reader {
     this.#asked.add(key);
+    return this.#child(key);
+  }
+
+  #child(key: string): Reader {
     const pair = this.#pairs().find((p) => keyOf(p) === key);
     // What isn't a mapping is told of once, by end(), not once for each key that it therefore lacks.
     const source = this.exists && !isMap(this.#node) ? { ...this.#source, problems: [] } : this.#source;
@@ -54,7 +64,7 @@ export class Reader {
       const key = keyOf(pair);
       if (this.#asked.has(key)) continue;
       const child = new Reader(pair.key as Node, this.#source, this.path ? `${this.path}.${key}` : key);
-      child.problem(`is not known here; there are ${[...this.#asked].join(', ')}.`);
+      child.problem(`is not known here${meant(key, this.#asked)}; ${thereAre(this.#asked)}.`);
     }
   }
 
@@ -115,12 +125,12 @@ export class Reader {
     return fallback;
   }
 
-  /** A text that `parse` understands; undefined = it doesn't. */
-  parsed<T>(parse: (text: string) => T | undefined, example: string): T | undefined {
+  /** A text that `parse` understands; undefined = it doesn't. `what`: "a rate such as 2000/s". */
+  parsed<T>(parse: (text: string) => T | undefined, what: string): T | undefined {
     const value = this.#scalar();
     if (value === undefined) return undefined;
     const parsed = parse(String(value));
-    if (parsed === undefined) this.problem(`is ${JSON.stringify(value)}; write it as ${example}.`);
+    if (parsed === undefined) this.problem(`is ${JSON.stringify(value)}; write ${what}.`);
     return parsed;
   }
 

@@ -42,7 +42,12 @@ export function readResource(document: Reader): AnyResource | undefined {
   // Both are asked, so that both are told of.
   if (![metadata.isMap(), spec.isMap()].every(Boolean)) return undefined;
   const name = metadata.get('name');
-  const resource = { name: name.requiredString('a name'), team: metadata.get('team').requiredString('the team that owns it'), at: metadata.at };
+  const resource = {
+    name: name.requiredString('a name'),
+    team: metadata.get('team').requiredString('the team that owns it'),
+    at: metadata.at,
+    where: placesIn(document),
+  };
   const rule = is === 'Topic' ? TOPIC_NAME : NAME;
   if (resource.name !== '' && !rule.test(resource.name))
     name.problem(
@@ -56,7 +61,12 @@ export function readResource(document: Reader): AnyResource | undefined {
   return read;
 }
 
-type Common = Pick<AnyResource, 'name' | 'team' | 'at'>;
+type Common = Pick<AnyResource, 'name' | 'team' | 'at' | 'where'>;
+
+const placesIn =
+  (reader: Reader) =>
+  (...keys: readonly string[]) =>
+    reader.where(...keys);
 
 function topic(spec: Reader, common: Common): TopicResource {
   const read: TopicResource = {
@@ -67,7 +77,7 @@ function topic(spec: Reader, common: Common): TopicResource {
       spec.get('partitions').integer({ min: 1, max: 10_000 }) ??
       missing(spec.get('partitions'), 'is missing; give how many it has (they can grow, never shrink).', 1),
     replicationFactor: spec.get('replicationFactor').integer({ min: 1, max: 32 }),
-    retentionMs: spec.get('retention').parsed(retentionMs, '72h, 30d or forever'),
+    retentionMs: spec.get('retention').parsed(retentionMs, 'a time such as 72h or 30d, or forever'),
     configs: Object.fromEntries(
       spec
         .get('configs')
@@ -210,7 +220,13 @@ function principal(entry: Reader): string | undefined {
 }
 
 function produced(entry: Reader): Produces {
-  const read = { topic: entry.get('topic').requiredString('the topic'), quota: quota(entry.get('quota'), 'produce'), onExpiry: expiry(entry), at: entry.at };
+  const read = {
+    topic: entry.get('topic').requiredString('the topic'),
+    quota: quota(entry.get('quota'), 'produce'),
+    onExpiry: expiry(entry),
+    at: entry.at,
+    where: placesIn(entry),
+  };
   entry.end();
   return read;
 }
@@ -223,6 +239,7 @@ function consumed(entry: Reader): Consumes {
     quota: quota(entry.get('quota'), 'consume'),
     onExpiry: expiry(entry),
     at: entry.at,
+    where: placesIn(entry),
   };
   // In an ACL the name "*" is every group.
   if (read.group === '*') group.problem('is "*", which is every group; give it a name of its own.');
@@ -237,10 +254,10 @@ function quota(entry: Reader, operation: 'produce' | 'consume'): QuotaSpec | und
   const records = entry.get('records');
   const wanted = operation === 'produce' ? 'bytes, records or both' : 'bytes';
   if (operation === 'consume' && records.exists) records.problem("can't be limited for a consumer yet; give bytes.");
-  const burstMs = entry.get('burst').parsed(durationMs, 'the time of the rate that may go at once, as 2s');
+  const burstMs = entry.get('burst').parsed(durationMs, 'the time of the rate that may go at once, such as 2s');
   const read: QuotaSpec = {
-    bytesPerSecond: entry.get('bytes').parsed(bytesPerSecond, '5MiB/s or 500kB/s'),
-    recordsPerSecond: records.parsed(recordsPerSecond, '2000/s'),
+    bytesPerSecond: entry.get('bytes').parsed(bytesPerSecond, 'a rate such as 5MiB/s or 500kB/s'),
+    recordsPerSecond: records.parsed(recordsPerSecond, 'a rate such as 2000/s'),
     burstSeconds: (burstMs ?? 1000) / 1000,
     weight: entry.get('weight').integer({ min: 1 }) ?? 1,
   };
