@@ -103,7 +103,9 @@ describe('an identity by certificate', () => {
     mount(valid);
     const missing = await refused(mtlsIdentity({ ...files(), [option]: '/nowhere/at.pem' }));
     expect(missing).toMatchObject({ code: 'IDENTITY_INVALID', facts: { path: '/nowhere/at.pem' } });
-    expect(missing.message).toBe(`[IDENTITY_INVALID] ${variable}: /nowhere/at.pem can't be read: there is no such file. Mount it, or correct the path.`);
+    expect(missing.message).toBe(
+      `[IDENTITY_INVALID] ${variable}: /nowhere/at.pem can't be read: there is no such file; it takes a path. Mount it, or correct the path.`,
+    );
     const other = path.join(folder, 'other.pem');
     writeFileSync(other, 'no PEM', { mode: 0o600 });
     const wrong = await refused(mtlsIdentity({ ...files(), [option]: other }));

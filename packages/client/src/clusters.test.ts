@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { inspect } from 'node:util';
 import type { TurnpikeError } from '@turnpike/core';
 import type { ClusterDescriptor, Identity } from '@turnpike/core/spi';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -49,10 +50,19 @@ describe('cluster descriptors', () => {
     expect(error).toMatchObject({ code: 'CONFIG_INVALID', message: expect.stringMatching(message) });
   });
 
+  it.each([
+    ['https://user:pass-word@platform/clusters?sig=pass-word', 'the URL https://platform/clusters'],
+    ['[{"name":"pass-word"}]', 'JSON'],
+  ])('are given as a path, not as %s; the value is not quoted', async (value, kind) => {
+    const error = await readDescriptors(value).catch((e: TurnpikeError) => e);
+    expect(error).toMatchObject({ code: 'CONFIG_INVALID', message: expect.stringContaining(`TURNPIKE_CLUSTERS is ${kind}, not a path: `) });
+    expect(inspect(error, { depth: 9 })).not.toContain('pass-word');
+  });
+
   it('are read from no URL', async () => {
     await expect(readDescriptors('https://platform/clusters')).rejects.toMatchObject({
       code: 'CONFIG_INVALID',
-      message: expect.stringMatching(/TURNPIKE_CLUSTERS is https:\/\/platform\/clusters: descriptors are read from a file/),
+      message: expect.stringMatching(/TURNPIKE_CLUSTERS is the URL https:\/\/platform\/clusters, not a path: descriptors are read from a file/),
     });
   });
 });

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
-import type { ClusterDescriptor, ClusterRef, Identity } from '@turnpike/core/spi';
+import { type ClusterDescriptor, type ClusterRef, type Identity, notAPath } from '@turnpike/core/spi';
 import { LOCAL_ENVIRONMENT } from '@turnpike/policy';
 
 const HINT = 'the platform injects it as TURNPIKE_CLUSTERS (turnpike dev writes one for the local platform).';
@@ -8,10 +8,11 @@ const HINT = 'the platform injects it as TURNPIKE_CLUSTERS (turnpike dev writes 
 /** Reads the descriptors of the clusters. @throws TurnpikeError CONFIG_INVALID with the file and the place. */
 export async function readDescriptors(source: string | readonly ClusterDescriptor[]): Promise<readonly ClusterDescriptor[]> {
   if (typeof source !== 'string') return source.map((d, i) => checked(d, `clusters[${i}]`));
-  if (/^[a-z]+:\/\//i.test(source))
+  const instead = notAPath(source);
+  if (instead !== undefined)
     throw new TurnpikeError(
       'CONFIG_INVALID',
-      `TURNPIKE_CLUSTERS is ${source}: descriptors are read from a file; have the platform mount it and set TURNPIKE_CLUSTERS to its path.`,
+      `TURNPIKE_CLUSTERS is ${instead}, not a path: descriptors are read from a file; have the platform mount it and set TURNPIKE_CLUSTERS to its path.`,
     );
   let parsed: unknown;
   try {

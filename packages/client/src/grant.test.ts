@@ -1,6 +1,7 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { inspect } from 'node:util';
 import type { TurnpikeError } from '@turnpike/core';
 import { MemoryCluster, memoryTransport } from '@turnpike/core/memory';
 import { type GrantClaims, silentLogger } from '@turnpike/core/spi';
@@ -93,7 +94,7 @@ describe('the grant', () => {
       'is a URL',
       async () => 'https://platform/grant',
       'CONFIG_INVALID',
-      /TURNPIKE_GRANT is https:\/\/platform\/grant: a grant is read from a file; have the platform mount it/,
+      /TURNPIKE_GRANT is the URL https:\/\/platform\/grant, not the path of one: a grant is read from a file; have the platform mount it/,
     ],
     [
       'is signed by another key',
@@ -112,6 +113,18 @@ describe('the grant', () => {
     ['has expired and says refuse', () => grantFile({ exp: nowS() - 3600, onExpiry: 'refuse' }), 'GRANT_EXPIRED', /expired at .*turnpike grant issue/],
   ])('that %s ends connect() with what to do', async (_what, file, code, message) => {
     expect(await refused({ grant: await file() })).toMatchObject({ code, message: expect.stringMatching(message) });
+  });
+
+  it.each<[string, () => Promise<string>, string]>([
+    ['the grant itself', async () => readFileSync(await grantFile(), 'utf8'), 'a grant'],
+    ['a URL with a password', async () => 'https://user:pass-word@platform/grant?sig=pass-word', 'the URL https://platform/grant'],
+    ['text of several lines', async () => 'pass-word\npass-word', 'text of several lines'],
+  ])('that is %s instead of a path is refused without quoting it', async (_what, value, kind) => {
+    const grant = await value();
+    const error = await refused({ env: { TURNPIKE_GRANT: grant } });
+    expect(error).toMatchObject({ code: 'CONFIG_INVALID', message: expect.stringContaining(`TURNPIKE_GRANT is ${kind}, not the path of one: `) });
+    const told = inspect(error, { depth: 9 });
+    for (const secret of [grant, 'pass-word', ...grant.split('.')]) expect(told).not.toContain(secret);
   });
 
   it('may be signed by the development key in the environment local, which reaches this machine only', async () => {

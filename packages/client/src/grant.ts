@@ -12,11 +12,6 @@ export interface GrantInForce extends AsyncDisposable {
 /** The grant that the platform injected, verified against the contract's root keys. Fails closed: only the memory transport, which reaches nobody, does without. */
 export async function resolveGrant(service: ServiceContract, environment: string, identity: Identity, settings: Settings): Promise<GrantInForce> {
   if (settings.grant !== undefined) {
-    if (/^[a-z]+:\/\//i.test(settings.grant))
-      throw new TurnpikeError(
-        'CONFIG_INVALID',
-        `TURNPIKE_GRANT is ${settings.grant}: a grant is read from a file; have the platform mount it and set TURNPIKE_GRANT to its path.`,
-      );
     return fileGrant({
       path: settings.grant,
       // Anybody can sign with the development key: it counts in the environment that reaches loopback only.

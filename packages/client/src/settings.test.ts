@@ -75,6 +75,11 @@ describe('the environment', () => {
       { TURNPIKE_REGISTRY: 'registry:8081' },
       /TURNPIKE_REGISTRY is "registry:8081"; it must be the registry's URL, such as https:/,
     ],
+    [
+      'a registry of another scheme, with a password',
+      { TURNPIKE_REGISTRY: 'ftp://user:pass-word@registry/?sig=pass-word' },
+      /TURNPIKE_REGISTRY is no http\(s\) URL; it must be the registry's URL, such as https:/,
+    ],
   ])('is refused with %s', (_what, env, message) => {
     expect(() => from(env)).toThrow(expect.objectContaining({ code: 'CONFIG_INVALID', message: expect.stringMatching(message) }));
   });

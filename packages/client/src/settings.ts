@@ -139,7 +139,11 @@ const aListOf =
 function registryUrl(text: string | undefined, from: string): string | undefined {
   const protocol = text === undefined ? undefined : URL.parse(text)?.protocol;
   if (text === undefined || protocol === 'https:' || protocol === 'http:') return text;
-  throw new TurnpikeError('CONFIG_INVALID', `${from} is ${JSON.stringify(text)}; it must be the registry's URL, such as https://registry:8081.`);
+  // Before an "@" may stand a password, after a "?" a key.
+  throw new TurnpikeError(
+    'CONFIG_INVALID',
+    `${from} is ${/[@?]/.test(text) ? 'no http(s) URL' : JSON.stringify(text)}; it must be the registry's URL, such as https://registry:8081.`,
+  );
 }
 
 function identitySettings(env: (name: string) => string | undefined): IdentitySettings | undefined {

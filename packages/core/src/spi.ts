@@ -20,6 +20,7 @@ export type { BufferedRecord, ProduceBatch, ProduceDriver, ProduceOutcome } from
 export type { ClusterDescriptor, ClusterSite, EnforcementMode, GrantClaims, GrantQuota, Lock, LockedSubject } from './spi/grant.ts';
 export type { HttpPort, HttpRequest, HttpResponse, Identity, TlsMaterial, Token } from './spi/identity.ts';
 export { type Logger, silentLogger } from './spi/logger.ts';
+export { notAPath, shownUrl } from './spi/paths.ts';
 export { type AccessPolicy, type DrainGate, type FetchGate, openGate } from './spi/policy.ts';
 export { type HeaderCarrier, noTelemetry, type RecordSpan, type Telemetry } from './spi/telemetry.ts';
 export type {

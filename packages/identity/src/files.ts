@@ -1,14 +1,31 @@
 import { X509Certificate } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import { TurnpikeError } from '@turnpike/core';
-import type { Clock, Logger } from '@turnpike/core/spi';
+import { type Clock, type Logger, notAPath } from '@turnpike/core/spi';
 
-/** Reads a file of an identity. @throws TurnpikeError IDENTITY_INVALID that names the option and the path. */
+const ABSENT: readonly unknown[] = ['ENOENT', 'ENOTDIR', 'ENAMETOOLONG'];
+/** A secret seldom begins like this; any other value that names no file may be one. */
+const PATH_LIKE = /^(\.{0,2}[\\/]|[a-z]:[\\/])/i;
+
+/** Reads a file of an identity. What is given instead of a path may be a secret, and is never quoted. @throws TurnpikeError IDENTITY_INVALID that names the option and the path. */
 export async function readIdentityFile(path: string, what: string): Promise<string> {
+  const instead = notAPath(path);
+  if (instead !== undefined)
+    throw new TurnpikeError(
+      'IDENTITY_INVALID',
+      `${what} is ${instead}, not the path of a file that holds it. Mount it as a file, and set ${what} to its path.`,
+    );
   try {
     return await readFile(path, 'utf8');
   } catch (cause) {
-    const why = (cause as NodeJS.ErrnoException).code === 'ENOENT' ? 'there is no such file' : (cause as Error).message;
+    const absent = ABSENT.includes((cause as NodeJS.ErrnoException).code);
+    // No cause either: Node's error quotes the value.
+    if (absent && !PATH_LIKE.test(path))
+      throw new TurnpikeError(
+        'IDENTITY_INVALID',
+        `${what} takes the path of a file, and names none that is there (its value isn't shown: it may be the secret itself). Mount the file, and set it to its path, absolute or with ./ before it.`,
+      );
+    const why = absent ? 'there is no such file; it takes a path' : (cause as Error).message;
     throw new TurnpikeError('IDENTITY_INVALID', `${what}: ${path} can't be read: ${why}. Mount it, or correct the path.`, { cause, path });
   }
 }

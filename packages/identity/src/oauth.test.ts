@@ -106,7 +106,7 @@ describe('how a client proves itself', () => {
   it('refuses a secret file that is missing or empty, and both secret and key', async () => {
     const clientSecretFile = `${files.path}/nowhere`;
     expect((await refused(identify({ clientSecretFile }))).message).toMatch(
-      /TURNPIKE_CLIENT_SECRET_FILE: .*nowhere can't be read: there is no such file\. Mount it/,
+      /TURNPIKE_CLIENT_SECRET_FILE: .*nowhere can't be read: there is no such file; it takes a path\. Mount it/,
     );
     expect((await refused(identify({ clientSecretFile: files.write('empty', '\n') }))).message).toMatch(/empty is empty\. Mount the client's secret/);
     expect((await refused(identify({ clientSecretFile: 'a', privateKeyFile: 'b' }))).message).toMatch(/exactly one of clientSecretFile/);

@@ -1,11 +1,11 @@
 import { inspect } from 'node:util';
 import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
-import { type Clock, type Identity, type Logger, silentLogger, systemClock, type TlsMaterial, type Token } from '@turnpike/core/spi';
+import { type Clock, type Identity, type Logger, shownUrl, silentLogger, systemClock, type TlsMaterial, type Token } from '@turnpike/core/spi';
 import { decodeJwt } from 'jose';
 import { certificateOf, readIdentityFile, warnIfReadableByOthers, watchFiles } from './files.ts';
 import { httpPort, isLoopback } from './http.ts';
 import { tellAll } from './listeners.ts';
-import { type AssertionAlgorithm, shown, TokenEndpoint, withoutCode } from './token-endpoint.ts';
+import { type AssertionAlgorithm, TokenEndpoint, withoutCode } from './token-endpoint.ts';
 
 export interface OAuthOptions {
   /** The issuer's token endpoint (TURNPIKE_TOKEN_URL); https, or on this machine. */
@@ -47,7 +47,7 @@ export async function oauthIdentity(options: OAuthOptions): Promise<Identity & A
   if (!url || !(url.protocol === 'https:' || (url.protocol === 'http:' && isLoopback(url))) || url.username !== '' || url.password !== '')
     throw new TurnpikeError(
       'CONFIG_INVALID',
-      `TURNPIKE_TOKEN_URL is ${url ? shown(url) : 'no URL'}; it must be an https URL without a user, since a secret goes there (http only on this machine).`,
+      `TURNPIKE_TOKEN_URL is ${url ? shownUrl(url) : 'no URL'}; it must be an https URL without a user, since a secret goes there (http only on this machine).`,
     );
   if ((options.clientSecretFile === undefined) === (options.privateKeyFile === undefined))
     throw new TurnpikeError(
@@ -145,7 +145,7 @@ class OAuthIdentity implements Identity, AsyncDisposable {
   }
 
   [inspect.custom](): string {
-    return `OAuthIdentity { principal: ${JSON.stringify(this.principal)}, tokenUrl: ${JSON.stringify(shown(this.#url))} }`;
+    return `OAuthIdentity { principal: ${JSON.stringify(this.principal)}, tokenUrl: ${JSON.stringify(shownUrl(this.#url))} }`;
   }
 
   /** One request at a time, whoever asks. */

@@ -1,6 +1,6 @@
 import { createPrivateKey, type KeyObject } from 'node:crypto';
 import { TurnpikeError } from '@turnpike/core';
-import type { Clock, HttpResponse, TlsMaterial, Token } from '@turnpike/core/spi';
+import { type Clock, type HttpResponse, shownUrl, type TlsMaterial, type Token } from '@turnpike/core/spi';
 import { decodeJwt, SignJWT } from 'jose';
 import { readIdentityFile } from './files.ts';
 import { exchange } from './http.ts';
@@ -68,7 +68,7 @@ export class TokenEndpoint {
     if (!/^[A-Za-z0-9\-._~+/]+=*$/.test(body.access_token))
       throw new TurnpikeError(
         'TOKEN_UNAVAILABLE',
-        `${shown(this.#url)} gives ${clientId} no token that can be sent: it holds other characters than RFC 6750 allows.`,
+        `${shownUrl(this.#url)} gives ${clientId} no token that can be sent: it holds other characters than RFC 6750 allows.`,
         {
           principal: clientId,
           retriable: true,
@@ -78,7 +78,7 @@ export class TokenEndpoint {
     if (lifeS <= 0)
       throw new TurnpikeError(
         'TOKEN_UNAVAILABLE',
-        `${shown(this.#url)} gives ${clientId} a token that has expired already. Check this machine's clock and the issuer's.`,
+        `${shownUrl(this.#url)} gives ${clientId} a token that has expired already. Check this machine's clock and the issuer's.`,
         {
           principal: clientId,
           retriable: true,
@@ -138,7 +138,7 @@ export class TokenEndpoint {
   #refusal(response: HttpResponse, body: Readonly<Record<string, unknown>>): TurnpikeError {
     const { clientId } = this.#options;
     const { status, headers } = response;
-    const url = shown(this.#url);
+    const url = shownUrl(this.#url);
     const said = [body.error, body.error_description]
       .filter((s) => typeof s === 'string')
       .join(': ')
@@ -168,9 +168,6 @@ export class TokenEndpoint {
 
 /** Its text, to go on in another message. */
 export const withoutCode = ({ code, message }: TurnpikeError): string => message.slice(code.length + 3);
-
-/** A URL without what may be secret in it. */
-export const shown = (url: URL): string => `${url.origin}${url.pathname}`;
 
 /** What `application/x-www-form-urlencoded` makes of it. */
 const formEncoded = (text: string): string => new URLSearchParams([[text, '']]).toString().slice(0, -1);

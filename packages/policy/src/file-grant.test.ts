@@ -1,6 +1,7 @@
 import { mkdtemp, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { TurnpikeError } from '@turnpike/core';
 import { ManualClock } from '@turnpike/core/memory';
 import type { GrantClaims } from '@turnpike/core/spi';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
@@ -44,6 +45,18 @@ describe('a grant in a file', () => {
 
   it('that is missing says what to set', async () => {
     await expect(open()).rejects.toMatchObject({ code: 'GRANT_MISSING', message: expect.stringContaining('TURNPIKE_GRANT') });
+  });
+
+  it.each([
+    ['is empty', async () => '\n', / is empty\. Have the platform issue it anew/],
+    ['is no JWS', async () => 'rubbish', / is no signed compact JWS/],
+    ['was cut', async (whole: string) => whole.slice(0, -10), / is refused: its signature is wrong/],
+    ['lost its signature', async (whole: string) => whole.slice(0, whole.lastIndexOf('.') + 1), / is no signed compact JWS/],
+  ])('that %s is refused by its path', async (_what, spoil, message) => {
+    await writeFile(path, await spoil(await signGrant(claimsOf(), { key: key.privateJwk })));
+    const error = await open().catch((e: TurnpikeError) => e);
+    expect(error).toMatchObject({ code: 'GRANT_INVALID', message: expect.stringContaining(`The grant ${path} `) });
+    expect(error).toMatchObject({ message: expect.stringMatching(message) });
   });
 
   it('that is wrong keeps a service from starting', async () => {

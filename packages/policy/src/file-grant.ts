@@ -1,9 +1,9 @@
 import { readFile } from 'node:fs/promises';
 import { asTurnpikeError, OptionReader, TurnpikeError } from '@turnpike/core';
-import type { GrantClaims, Logger } from '@turnpike/core/spi';
+import { type GrantClaims, type Logger, notAPath } from '@turnpike/core/spi';
 import { isExpired, type VerifyOptions, verifyGrant } from './jws.ts';
 
-export interface FileGrantOptions extends Omit<VerifyOptions, 'minRevision'> {
+export interface FileGrantOptions extends Omit<VerifyOptions, 'minRevision' | 'path'> {
   /** A file with the compact JWS; a symlink may be swapped under it, as Kubernetes does. */
   readonly path: string;
   readonly logger: Logger;
@@ -20,10 +20,16 @@ export interface GrantSource extends AsyncDisposable {
 }
 
 /** Reads and verifies a grant, then watches its file. A new one that is invalid, older or can't be read never displaces the valid one: that is logged once. One past `exp` that says
- *  "hold" goes on holding, with a warning. Rejects with GRANT_MISSING, and what `verifyGrant()` rejects with. */
+ *  "hold" goes on holding, with a warning. Rejects with GRANT_MISSING, CONFIG_INVALID (no path), and what `verifyGrant()` rejects with. */
 export async function fileGrant(options: FileGrantOptions): Promise<GrantSource> {
   const reader = new OptionReader('fileGrant', { pollMs: options.pollMs });
   const source = new FileGrant(options, reader.number('pollMs', { min: 1, default: 2_000 }));
+  const instead = notAPath(options.path);
+  if (instead !== undefined)
+    throw new TurnpikeError(
+      'CONFIG_INVALID',
+      `TURNPIKE_GRANT is ${instead === 'a signed token' ? 'a grant' : instead}, not the path of one: a grant is read from a file; have the platform mount it and set TURNPIKE_GRANT to its path.`,
+    );
   await source.load();
   return source;
 }

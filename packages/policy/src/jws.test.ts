@@ -108,7 +108,7 @@ describe('a grant is refused', () => {
   });
 
   it('that is another kind of token, signed by the same key', async () => {
-    await refused(await forge(claimsOf(), { typ: 'JWT' }), 'it is no grant');
+    await refused(await forge(claimsOf(), { typ: 'JWT' }), 'The grant is none: its type is "JWT"');
   });
 
   it('that is no token at all', async () => {

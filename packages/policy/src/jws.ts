@@ -85,37 +85,40 @@ export interface VerifyOptions {
   readonly clock: Clock;
   /** Refuses a lower one: a replayed grant. Default 0. */
   readonly minRevision?: number;
+  /** The file that it came from, for messages. */
+  readonly path?: string;
 }
 
 /** Verifies signature, type, audience, principal, revision and times. Fails closed.
  *
  *  Rejects with GRANT_INVALID, PRINCIPAL_MISMATCH, or GRANT_EXPIRED where `onExpiry` is "refuse"; one that says "hold" is valid past `exp`: see `isExpired()`. */
 export async function verifyGrant(token: string, options: VerifyOptions): Promise<GrantClaims> {
-  const claims = checkClaims(await verifiedPayload(token.trim(), options.rootKeys));
+  const grant = options.path === undefined ? 'The grant' : `The grant ${options.path}`;
+  const claims = checkClaims(await verifiedPayload(token.trim(), options.rootKeys, grant));
   const facts = { principal: options.principal, grantRevision: claims.rev };
   if (claims.aud !== options.audience)
     throw new TurnpikeError(
       'GRANT_INVALID',
-      `The grant is for the environment ${claims.aud}, this service runs in ${options.audience}. Mount the grant of ${options.audience}.`,
+      `${grant} is for the environment ${claims.aud}, this service runs in ${options.audience}. Mount the grant of ${options.audience}.`,
       facts,
     );
   if (claims.sub !== options.principal)
     throw new TurnpikeError(
       'PRINCIPAL_MISMATCH',
-      `The grant is for ${claims.sub}, but the identity proves ${options.principal}. Mount the grant of ${options.principal}, or use the identity of ${claims.sub}.`,
+      `${grant} is for ${claims.sub}, but the identity proves ${options.principal}. Mount the grant of ${options.principal}, or use the identity of ${claims.sub}.`,
       facts,
     );
   if (claims.rev < (options.minRevision ?? 0))
     throw new TurnpikeError(
       'GRANT_INVALID',
-      `The grant's revision ${claims.rev} is older than ${options.minRevision}, which was in force already. ${REISSUE}`,
+      `${grant}'s revision ${claims.rev} is older than ${options.minRevision}, which was in force already. ${REISSUE}`,
       facts,
     );
   const nowS = options.clock.now() / 1000;
   if (claims.nbf > nowS + SKEW_S)
-    throw new TurnpikeError('GRANT_INVALID', `The grant is not valid before ${iso(claims.nbf)}; it is ${iso(nowS)} here. Check this machine's clock.`, facts);
+    throw new TurnpikeError('GRANT_INVALID', `${grant} is not valid before ${iso(claims.nbf)}; it is ${iso(nowS)} here. Check this machine's clock.`, facts);
   if (isExpired(claims, options.clock) && claims.onExpiry === 'refuse')
-    throw new TurnpikeError('GRANT_EXPIRED', `The grant expired at ${iso(claims.exp)}. ${REISSUE}`, facts);
+    throw new TurnpikeError('GRANT_EXPIRED', `${grant} expired at ${iso(claims.exp)}. ${REISSUE}`, facts);
   return claims;
 }
 
@@ -133,9 +136,10 @@ export function decodeGrant(token: string): { header: Readonly<Record<string, un
   }
 }
 
-async function verifiedPayload(token: string, rootKeys: readonly GrantKey[]): Promise<unknown> {
+async function verifiedPayload(token: string, rootKeys: readonly GrantKey[], grant: string): Promise<unknown> {
+  if (token === '') throw new TurnpikeError('GRANT_INVALID', `${grant} is empty. ${REISSUE}`);
   if (token.split('.').length !== 3 || token.endsWith('.'))
-    throw new TurnpikeError('GRANT_INVALID', `The grant is no signed compact JWS (a signature is missing). ${REISSUE}`);
+    throw new TurnpikeError('GRANT_INVALID', `${grant} is no signed compact JWS (a signature is missing). ${REISSUE}`);
   try {
     // `algorithms` refuses "none" and everything symmetric; jose itself refuses any `crit` that it isn't told about (RFC 7515, 4.1.11).
     const { payload } = await compactVerify(
@@ -144,7 +148,7 @@ async function verifiedPayload(token: string, rootKeys: readonly GrantKey[]): Pr
         if (header.typ !== TYPE)
           throw new TurnpikeError(
             'GRANT_INVALID',
-            `The token's type is ${JSON.stringify(header.typ)}, not ${TYPE}: it is no grant. Point TURNPIKE_GRANT at the grant's file.`,
+            `${grant} is none: its type is ${JSON.stringify(header.typ)}, not ${TYPE}. Point TURNPIKE_GRANT at the grant's file.`,
           );
         if (rootKeys.some((k) => 'd' in k))
           throw new TurnpikeError(
@@ -155,7 +159,7 @@ async function verifiedPayload(token: string, rootKeys: readonly GrantKey[]): Pr
         if (!key)
           throw new TurnpikeError(
             'GRANT_INVALID',
-            `The grant is signed by the key ${JSON.stringify(header.kid)}, which the generated contract does not pin. Run turnpike generate with the platform's current keys, or have the grant issued by a key that is pinned.`,
+            `${grant} is signed by the key ${JSON.stringify(header.kid)}, which the generated contract does not pin. Run turnpike generate with the platform's current keys, or have the grant issued by a key that is pinned.`,
           );
         return importJWK(key as JWK, header.alg);
       },
@@ -166,7 +170,7 @@ async function verifiedPayload(token: string, rootKeys: readonly GrantKey[]): Pr
     if (cause instanceof TurnpikeError) throw cause;
     const why =
       cause instanceof errors.JWSSignatureVerificationFailed ? 'its signature is wrong: it was changed after it was signed' : (cause as Error).message;
-    throw new TurnpikeError('GRANT_INVALID', `The grant is refused: ${why}. ${REISSUE}`, { cause });
+    throw new TurnpikeError('GRANT_INVALID', `${grant} is refused: ${why}. ${REISSUE}`, { cause });
   }
 }
 
