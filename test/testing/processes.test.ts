@@ -127,6 +127,13 @@ console.log('without ' + without.registryUrl);`;
     expect(reason).toContain('set KAFKA_HOME');
   });
 
+  it('a JAVA_HOME that holds no Java is told, though there may be one on the PATH', async () => {
+    const reason = await run({ JAVA_HOME: empty });
+    expect(reason).toBe(
+      `JAVA_HOME is ${empty}, but there is no ${empty}/bin/java; set it to the folder of a Java 17 or newer, or unset it to use the java on the PATH`,
+    );
+  });
+
   it('a KAFKA_HOME that holds no Kafka is told, with where it was looked for', async () => {
     const reason = await run({ KAFKA_HOME: empty });
     expect(reason).toBe(`KAFKA_HOME is ${empty}, but ${empty}/libs holds no Kafka; set it to an unpacked Kafka, or unset it to have one fetched`);

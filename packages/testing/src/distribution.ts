@@ -30,7 +30,8 @@ export async function kafkaAvailability(): Promise<
   { readonly available: true; readonly cached: boolean } | { readonly available: false; readonly reason: string }
 > {
   const { home, wrongHome } = kafkaHome();
-  if (wrongHome !== undefined) return { available: false, reason: wrongHome };
+  const wrong = wrongHome ?? wrongJavaHome();
+  if (wrong !== undefined) return { available: false, reason: wrong };
   const java = await javaVersion();
   const feature = Number.parseInt(java ?? '', 10);
   const cached = home !== undefined || existsSync(cachedLibs());
@@ -163,10 +164,16 @@ function kafkaHome(): { readonly home?: { readonly libs: string; readonly cache:
   return { home: { libs, cache: path.join(cacheRoot(), `kafka-home-${key}`) } };
 }
 
+/** A JAVA_HOME that is wrong is told: the Java on the PATH is another one than was meant. Empty, it is not set. */
+function wrongJavaHome(): string | undefined {
+  const java = javaPath();
+  if (java === 'java' || existsSync(java)) return undefined;
+  return `JAVA_HOME is ${process.env.JAVA_HOME}, but there is no ${java}; set it to the folder of a Java 17 or newer, or unset it to use the java on the PATH`;
+}
+
 function javaPath(): string {
   const home = process.env.JAVA_HOME;
-  const own = home ? path.join(home, 'bin', 'java') : undefined;
-  return own && existsSync(own) ? own : 'java';
+  return home ? path.join(home, 'bin', 'java') : 'java';
 }
 
 /** As "17.0.15"; undefined = there is none. */
