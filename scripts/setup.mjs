@@ -2,11 +2,13 @@
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
 import { staleBuild } from './stale.mjs';
 
 const MINIMUM = [22, 22];
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'];
 
 /** Resolves with the path of the Node that runs the workspace. */
 export async function setup({ root, say, quiet }) {
@@ -16,7 +18,7 @@ export async function setup({ root, say, quiet }) {
     did = true;
     const manifest = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'));
     const pnpm = `pnpm@${manifest.devDependencies.pnpm}`;
-    say(`installing the dependencies with ${pnpm} (a minute on a fresh machine)`);
+    say(`installing the dependencies with ${pnpm} (about a minute)`);
     must(
       spawnSync('npx', ['--yes', pnpm, 'install', '--frozen-lockfile', '--reporter=append-only', '--loglevel=error'], {
         cwd: root,
@@ -31,7 +33,7 @@ export async function setup({ root, say, quiet }) {
   const stale = staleBuild(root);
   if (stale.length > 0) {
     did = true;
-    say(`building ${stale.join(', ')}`);
+    say(`building ${named(stale)}`);
     const bin = path.join(root, 'node_modules', '.bin');
     must(
       spawnSync(node, ['scripts/build.mjs'], {
@@ -67,7 +69,8 @@ function nodeOf(root) {
   const [major, minor] = version(process.execPath);
   if (major > MINIMUM[0] || (major === MINIMUM[0] && minor >= MINIMUM[1])) return process.execPath;
   console.error(
-    `setup: Turnpike needs Node ${MINIMUM.join('.')} or newer; this is ${process.version}, and npm brings a Node of its own only on Linux x64 and arm64. Install one from nodejs.org.`,
+    `setup: Turnpike needs Node ${MINIMUM.join('.')} or newer; this is ${process.version}, and npm brings
+setup: a Node of its own only on Linux x64 and arm64. Install one from nodejs.org.`,
   );
   process.exit(1);
 }
@@ -77,8 +80,20 @@ function version(node) {
   return text.trim().replace('v', '').split('.').map(Number);
 }
 
+/** The packages, or how many there are: a line keeps to 80 columns. */
+function named(packages) {
+  const all = packages.join(', ');
+  return all.length <= 60 ? all : `${packages.length} packages`;
+}
+
 function must(result, what) {
   if (result.status === 0) return;
+  // npx ends with 128 + the signal, a program of ours by the signal itself.
+  const signal = SIGNALS.find((name) => result.signal === name || result.status === 128 + constants.signals[name]);
+  if (signal) {
+    console.error('setup: interrupted. Nothing else was run; the next run goes on from here.');
+    process.exit(128 + constants.signals[signal]);
+  }
   console.error(`setup: ${what} failed${result.error ? `: ${result.error.message}` : ''}. Nothing else was run.`);
   process.exit(1);
 }

@@ -1,4 +1,5 @@
 // npm run quickstart [-- --memory]: two services speak to a real, secured Kafka the approved way, and what they did is counted in the log.
+import { constants } from 'node:os';
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { kafkaAvailability } from '@turnpike/testing';
@@ -45,20 +46,44 @@ function onReport(message: Message): void {
 
 const rate = (count: number, ms: number): string => Math.round((count / ms) * 1000).toLocaleString('en');
 
-async function chooseBackend(): Promise<Backend> {
-  const { values } = parseArgs({ options: { memory: { type: 'boolean', default: false } } });
-  const availability = values.memory ? undefined : await kafkaAvailability();
+const USAGE = `npm run quickstart [-- OPTION]: two services on a real, secured Kafka
+
+  --memory  a cluster in memory, not Kafka: needs no Java
+  --help    this
+`;
+
+/** Ends the process where there is nothing to run: the options were asked for, or one of them doesn't exist. */
+function readOptions(): { readonly memory: boolean } {
+  try {
+    const { values } = parseArgs({ options: { memory: { type: 'boolean', default: false }, help: { type: 'boolean', short: 'h', default: false } } });
+    if (!values.help) return values;
+    process.stdout.write(USAGE);
+    process.exit(0);
+  } catch (error) {
+    console.error(`quickstart: ${(error as Error).message}. There are:\n\n${USAGE}`);
+    process.exit(2);
+  }
+}
+
+async function chooseBackend({ memory: inMemory }: { readonly memory: boolean }): Promise<Backend> {
+  const availability = inMemory ? undefined : await kafkaAvailability();
   const real = availability?.available ?? false;
   if (availability && !availability.available) say(`No Kafka broker can be had here: ${availability.reason}. Running in memory instead.`);
   title(real ? 'Platform: Kafka, an OIDC issuer, a schema registry, all on loopback' : 'Platform: an OIDC issuer, a schema registry, a cluster in memory');
   return real ? (await import('./quickstart/brokers.ts')).brokers(say) : (await import('./quickstart/memory.ts')).memory(say);
 }
 
+// Whoever read this has seen enough (`| head`): end as a shell shows it of a broken pipe, with nothing to say and nobody to say it to.
+for (const stream of [process.stdout, process.stderr])
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(128 + constants.signals.SIGPIPE);
+    throw error;
+  });
 process.on('uncaughtException', (error) => {
   console.error(`\nquickstart: failed: ${error.message}`);
   process.exit(1);
 });
-await using backend = await chooseBackend();
+await using backend = await chooseBackend(readOptions());
 
 title('Two services, each with its own manifest, grant and identity');
 const monitor = await backend.start('delay-monitor', onReport);

@@ -1,5 +1,6 @@
 // The commands of package.json and the verdict of .ci/run: they run before anything else does, so nothing else would tell that they are wrong.
 import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -24,6 +25,33 @@ describe('npm run', () => {
     const { code, stderr } = await run('node', ['scripts/run.mjs', command, ...args], { cwd: root });
     expect(code).toBe(2);
     expect(stderr).toMatch(message);
+  });
+});
+
+describe('npm run setup', () => {
+  // A copy of what it is made of, with a build that ends as told.
+  it.each<[string, string, number, RegExp]>([
+    ['was interrupted', "process.kill(process.pid, 'SIGINT'); setTimeout(() => {}, 60_000);", 130, /^setup: interrupted\. Nothing else was run; .+\n$/],
+    ['failed', 'process.exit(1);', 1, /^setup: the build failed\. Nothing else was run\.\n$/],
+  ])('says of a build that it %s, in lines of at most 80 columns', async (_what, script, expected, message) => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'turnpike-setup-'));
+    try {
+      for (const name of ['scripts', 'node_modules/.bin', ...Array.from({ length: 12 }, (_, i) => `packages/package-${i}/src`)])
+        mkdirSync(path.join(folder, name), { recursive: true });
+      for (const name of ['run.mjs', 'commands.mjs', 'setup.mjs', 'stale.mjs'])
+        copyFileSync(path.join(root, 'scripts', name), path.join(folder, 'scripts', name));
+      writeFileSync(path.join(folder, 'scripts/build.mjs'), `import process from 'node:process';\n${script}\n`);
+      writeFileSync(path.join(folder, 'node_modules/.bin/tsup'), '');
+      writeFileSync(path.join(folder, 'pnpm-lock.yaml'), '');
+      writeFileSync(path.join(folder, 'node_modules/.turnpike-setup'), createHash('sha256').digest('hex'));
+      for (let i = 0; i < 12; i++) writeFileSync(path.join(folder, `packages/package-${i}/package.json`), `{"name":"@turnpike/package-${i}"}`);
+      const { code, stdout, stderr } = await run('node', ['scripts/run.mjs', 'setup'], { cwd: folder });
+      expect({ code, stdout }).toEqual({ code: expected, stdout: 'setup: building 12 packages\n' });
+      expect(stderr).toMatch(message);
+      expect(stderr.split('\n').filter((line) => line.length > 80)).toEqual([]);
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
   });
 });
 

@@ -40,6 +40,33 @@ describe('quickstart', () => {
     expect(code).toBe(0);
   });
 
+  it('says what options there are, and ends with 2 for one that there is not', async () => {
+    expect(await quickstart(['--help'])).toMatchObject({ code: 0, lines: expect.arrayContaining([expect.stringMatching(/^ {2}--memory /)]) });
+    expect(await quickstart(['--bogus'])).toMatchObject({
+      code: 2,
+      lines: expect.arrayContaining(["quickstart: Unknown option '--bogus'. There are:", expect.stringMatching(/^ {2}--memory /)]),
+    });
+  });
+
+  it('ends quietly when nobody reads on', async () => {
+    const tmp = mkdtempSync(path.join(tmpdir(), 'quickstart-test-'));
+    const child = spawn(process.execPath, ['examples/flights/quickstart.ts', '--memory'], { cwd: root, env: { ...process.env, TMPDIR: tmp } });
+    let told = '';
+    child.stderr.on('data', (chunk) => (told += chunk));
+    child.stdout.once('data', () => child.stdout.destroy());
+    const code = await new Promise<number | null>((resolve) => child.on('close', resolve));
+    expect([code, told]).toEqual([141, '']);
+    // The guard of the folder outlives the process that it watches.
+    await expect.poll(() => readdirSync(tmp).filter((name) => name.startsWith('turnpike-'))).toEqual([]);
+    rmSync(tmp, { recursive: true, force: true });
+  });
+
+  it('names TMPDIR where no folder can be made in it', async () => {
+    const { code, lines } = await quickstart(['--memory'], { TMPDIR: '/nonexistent' });
+    expect(lines.at(-1)).toMatch(/^quickstart: failed: \[PLATFORM_UNAVAILABLE\] No folder can be made in \/nonexistent \(ENOENT\); set TMPDIR to a folder/);
+    expect(code).toBe(1);
+  });
+
   it('runs in memory, and says why, where there is no Java', async () => {
     const bin = mkdtempSync(path.join(tmpdir(), 'no-java-'));
     symlinkSync(process.execPath, path.join(bin, 'node'));

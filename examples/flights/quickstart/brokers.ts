@@ -30,9 +30,9 @@ class Brokers implements Backend {
   constructor(platform: Platform, services: readonly LocalService[]) {
     this.#platform = platform;
     this.#services = services;
-    // A signal ends the platform (by itself), and then its services have no cluster to drain to.
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
-      process.once(signal, () => {
+    // A signal or an exit ends the platform (by itself), and then its services have no cluster to drain to.
+    for (const end of ['SIGINT', 'SIGTERM', 'SIGHUP', 'exit'] as const)
+      process.once(end, () => {
         for (const child of this.#children) child.kill('SIGKILL');
       });
   }

@@ -88,7 +88,7 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
   read.end();
 
   const distribution = kafka ? await prepareKafka(say) : undefined;
-  const directory = given === undefined ? mkdtempSync(path.join(tmpdir(), 'turnpike-')) : emptyFolder(given);
+  const directory = given === undefined ? temporaryFolder() : emptyFolder(given);
   const cleanUp = new CleanUp();
   if (!keep) {
     cleanUp.use(guardFolder(directory));
@@ -126,6 +126,19 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
   } catch (error) {
     await cleanUp[Symbol.asyncDispose]();
     throw error;
+  }
+}
+
+function temporaryFolder(): string {
+  try {
+    return mkdtempSync(path.join(tmpdir(), 'turnpike-'));
+  } catch (cause) {
+    const why = (cause as NodeJS.ErrnoException).code ?? String(cause);
+    throw new TurnpikeError(
+      'PLATFORM_UNAVAILABLE',
+      `No folder can be made in ${tmpdir()} (${why}); set TMPDIR to a folder that is there and may be written to, or give startPlatform.directory.`,
+      { cause },
+    );
   }
 }
 
