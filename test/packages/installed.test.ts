@@ -106,6 +106,12 @@ describe('a service outside the workspace', () => {
     expect(stdout).toBe('checkout-dev: o-0 o-1 o-2, 300 cents\nTOPIC_UNDECLARED\n');
   });
 
+  it('shows an error that nobody catches by the name of its class', async () => {
+    const thrower = "import { TurnpikeError } from '@turnpike/core'; throw new TurnpikeError('CLOSED', 'it is over.');";
+    const { output } = await run('node', ['--input-type=module', '--eval', thrower], { cwd: project, fails: true });
+    expect(output.split('\n')).toContain('TurnpikeError: [CLOSED] it is over.');
+  });
+
   it.each([
     ['core', '1\nBROKER_REJECTED false no\n'],
     ['schema', "11 { id: 'o-1', cents: 990n }\n"],

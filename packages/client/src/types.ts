@@ -36,7 +36,7 @@ export interface Producer<In, Key> extends AsyncDisposable {
   /** Sends one event; many calls in one turn go in one request. Resolves when all in-sync replicas have it (`acks`). Rejects with a TurnpikeError whose `written`
    *  says whether it may be in the log all the same: ENCODE_FAILED, GRANT_DENIED, QUOTA_EXCEEDED, DELIVERY_TIMEOUT, AUTHORIZATION_FAILED, ... */
   send(event: In, options?: TypedSendOptions<Key>): Promise<RecordMetadata>;
-  /** Sends many; an event that can't be encoded refuses all of them before any is sent. When some fail later, the error's `outcomes` tells each. */
+  /** Sends many; an event that can't be encoded refuses all of them before any is sent. The error's `outcomes` tells of each, also when some fail later. */
   sendBatch(events: readonly In[], options?: TypedSendOptions<Key>): Promise<readonly RecordMetadata[]>;
   /** Sends a null value: on a compacted topic, deletes the key. */
   tombstone(key: NonNullable<Key>, options?: Omit<TypedSendOptions<Key>, 'key'>): Promise<RecordMetadata>;

@@ -71,6 +71,8 @@ export interface ErrorFacts {
   readonly subject?: string;
   /** Where in the value or the file: `items[3].qty`, `turnpike.yaml:12:5`. */
   readonly path?: string;
+  /** Of a caller's batch: which of its events, counted from 0. */
+  readonly index?: number;
   readonly grantRevision?: number;
   /** The broker's own error name, such as `TOPIC_AUTHORIZATION_FAILED` (Kafka protocol guide, "Error codes"). */
   readonly kafkaError?: string;
@@ -110,18 +112,22 @@ export class TurnpikeError extends Error {
 
   /** The same failure as seen by one record. */
   withWritten(written: Written): TurnpikeError {
-    if (this.written === written) return this;
-    const message = this.message.slice(this.code.length + 3);
-    const same = new TurnpikeError(this.code, message, {
-      ...this.facts,
-      cause: this.cause,
-      retriable: this.retriable,
-      written,
-      ...(this.outcomes ? { outcomes: this.outcomes } : {}),
-    });
-    if (this.stack) same.stack = this.stack;
-    return same;
+    return this.written === written ? this : rewritten(this, written);
   }
+}
+
+/** Outside of the class: one that names itself gets another name (`_TurnpikeError`) from the bundler, and every stack would show it. */
+function rewritten(error: TurnpikeError, written: Written): TurnpikeError {
+  const message = error.message.slice(error.code.length + 3);
+  const same = new TurnpikeError(error.code, message, {
+    ...error.facts,
+    cause: error.cause,
+    retriable: error.retriable,
+    written,
+    ...(error.outcomes ? { outcomes: error.outcomes } : {}),
+  });
+  if (error.stack) same.stack = error.stack;
+  return same;
 }
 
 /** True for an error of ours, also one from another copy of this package. */

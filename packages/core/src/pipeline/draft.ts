@@ -52,6 +52,29 @@ export class Draft implements StageEvent, HeaderCarrier {
     }
   }
 
+  /** Whether the key comes from the event: neither the caller nor a stage gave one. */
+  get keyIsDerived(): boolean {
+    return this.#key === undefined && this.#keyOf !== undefined;
+  }
+
+  /** The field that the key is derived from. Only an error asks: a stand-in for the event sees what is read of it. */
+  keyField(): string | undefined {
+    let field: string | undefined;
+    const event = new Proxy(
+      {},
+      {
+        get: (_target, name) => {
+          field ??= String(name);
+          return undefined;
+        },
+      },
+    );
+    try {
+      this.#keyOf?.(event as never);
+    } catch {} // It goes on with what isn't there; the first name is known by then.
+    return field;
+  }
+
   set key(key: unknown) {
     this.#key = key;
   }

@@ -39,6 +39,7 @@ interface SetUp {
   telemetry?: Telemetry;
   cluster?: MemoryCluster;
   value?: Serde<unknown>;
+  keyOf?: (event: never) => unknown;
 }
 
 async function setUp(o: SetUp = {}) {
@@ -63,7 +64,7 @@ async function setUp(o: SetUp = {}) {
   const sticky = new StickyPartition({ random: () => 0.5, switchBytes: 16_384 });
   const layers = {
     topic: 't',
-    keyOf: (e: never) => (e as { k?: string }).k ?? null,
+    keyOf: o.keyOf ?? ((e: never) => (e as { k?: string }).k ?? null),
     key: text,
     value: o.value ?? json,
     stages: o.stages ?? [],
@@ -79,6 +80,13 @@ async function setUp(o: SetUp = {}) {
   return { producer: new TopicProducer(layers), cluster, clock, port, link };
 }
 
+const failure = (sending: Promise<unknown>): Promise<TurnpikeError> =>
+  sending.then(
+    () => {
+      throw new Error('it was sent');
+    },
+    (error: TurnpikeError) => error,
+  );
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
 describe('TopicProducer', () => {
@@ -461,6 +469,75 @@ describe('TopicProducer', () => {
     const { producer } = await setUp({ telemetry, value: text });
     await expect(producer.sendBatch(['a', 'b', 7, 'd'])).rejects.toMatchObject({ code: 'ENCODE_FAILED' });
     expect(ends).toEqual(['ENCODE_FAILED', 'ENCODE_FAILED', 'ENCODE_FAILED']);
+  });
+
+  it('says which event refuses a batch, and of each that it was not sent', async () => {
+    const { producer, cluster } = await setUp({ value: text });
+    const error = await failure(producer.sendBatch(['a', 7, 'c']));
+    expect(error).toMatchObject({
+      code: 'ENCODE_FAILED',
+      message: '[ENCODE_FAILED] t: events[1] of 3: expected string, got 7. None of the batch was sent.',
+      written: 'no',
+      facts: { topic: 't', index: 1 },
+      outcomes: [
+        { code: 'ABORTED', written: 'no', message: expect.stringContaining('not sent, because events[1] of 3 of the same batch was refused') },
+        { code: 'ENCODE_FAILED', written: 'no', message: '[ENCODE_FAILED] t: expected string, got 7' },
+        { code: 'ABORTED', written: 'no' },
+      ],
+    });
+    expect(cluster.records('t')).toHaveLength(0);
+  });
+
+  it('blames no event of a batch for what refuses them all', async () => {
+    const { producer } = await setUp();
+    await producer.close();
+    const error = await failure(producer.sendBatch([{ k: 'A' }, { k: 'B' }]));
+    expect(error).toMatchObject({ message: expect.stringContaining('] t: the producer is closed'), outcomes: [{ code: 'CLOSED' }, { code: 'CLOSED' }] });
+    expect(error.facts).not.toHaveProperty('index');
+  });
+
+  it('says of a batch that failed in part which record was the first', async () => {
+    const cluster = new MemoryCluster({ topics: { t: 1 } });
+    cluster.fault = () => new Promise<void>(() => {});
+    const { producer } = await setUp({ cluster, value: text, options: { maxBatchBytes: 1024, maxBufferBytes: 1024, maxWaitingSends: 0 } });
+    const abort = new AbortController();
+    const sending = failure(producer.sendBatch(['x'.repeat(900), 'y'.repeat(900)], { signal: abort.signal }));
+    abort.abort();
+    expect(await sending).toMatchObject({ facts: { index: 0 }, outcomes: [{ code: 'ABORTED' }, { code: 'BUFFER_FULL' }] });
+  });
+
+  it.each([
+    ['an object', { k: 'A' }],
+    ['a string', 'abc'],
+    ['undefined', undefined],
+  ])('refuses %s for a batch as a mistake of the call', async (what, events) => {
+    const { producer, cluster } = await setUp({ value: text });
+    await expect(producer.sendBatch(events as never)).rejects.toMatchObject({
+      code: 'CONFIG_INVALID',
+      written: 'no',
+      message: `[CONFIG_INVALID] t: sendBatch() takes an array of events, got ${what}; for one event there is send().`,
+    });
+    expect(cluster.records('t')).toHaveLength(0);
+  });
+
+  it.each<[string, unknown, string, string | undefined]>([
+    ['without its field', {}, 'the key comes from member, which the event doesn’t have.', 'member'],
+    ['with a number there', { member: 7 }, 'member, which the key comes from: expected string, got 7', 'member'],
+    ['that is a string', 'hi', 'an event is an object, got a string; give one event of the topic’s own type.', undefined],
+    ['that is an array', [{ member: 'm' }], 'an event is an object, got an array; give one event of the topic’s own type.', undefined],
+  ])('says what is wrong with an event %s, where the key comes from it', async (_what, event, message, path) => {
+    const { producer } = await setUp({ keyOf: (e: never) => (e as { member: string }).member });
+    const error = await failure(producer.send(event));
+    expect(error).toMatchObject({ code: 'ENCODE_FAILED', written: 'no', message: `[ENCODE_FAILED] t: ${message.replace('’', "'")}` });
+    expect(error.facts.path).toBe(path);
+  });
+
+  it('says of a key that the caller gave that it is the key', async () => {
+    const { producer } = await setUp();
+    await expect(producer.send({ k: 'A' }, { key: 7 })).rejects.toMatchObject({
+      message: '[ENCODE_FAILED] t: the key: expected string, got 7',
+      facts: { path: 'key' },
+    });
   });
 
   it('ends a record’s span with its error when it is refused, and without when it is acknowledged', async () => {

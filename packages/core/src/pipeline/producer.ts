@@ -1,4 +1,4 @@
-import { asTurnpikeError, isTurnpikeError, TurnpikeError } from '../errors.ts';
+import { asTurnpikeError, type ErrorCode, type ErrorFacts, isTurnpikeError, TurnpikeError } from '../errors.ts';
 import type { HeaderEntry, HeadersInit } from '../headers.ts';
 import { type Clock, pause } from '../spi/clock.ts';
 import type { Serde } from '../spi/codec.ts';
@@ -87,6 +87,12 @@ export class TopicProducer {
 
   /** All or nothing up to encoding: an event that can't be encoded refuses the batch before any of it is sent. */
   async sendBatch(values: readonly unknown[], options?: SendOptions): Promise<readonly RecordMetadata[]> {
+    const { topic } = this.#layers;
+    if (!Array.isArray(values))
+      throw new TurnpikeError('CONFIG_INVALID', `${topic}: sendBatch() takes an array of events, got ${kindOf(values)}; for one event there is send().`, {
+        topic,
+        written: 'no',
+      });
     const scratch = this.#layers.scratch.take();
     const pendings: SentRecord[] = [];
     const encoded: { record: OutboundRecord; pending: SentRecord; keyed: boolean }[] = [];
@@ -103,7 +109,7 @@ export class TopicProducer {
         this.#append(record, pending, keyed, options?.signal); // One that is refused doesn't end the others: the outcome is told per record.
       }
     } catch (error) {
-      const refusal = this.#refusal(error);
+      const refusal = ofBatch(this.#refusal(error), encoded.length, values.length);
       for (const { pending } of encoded) pending.span?.end(refusal); // None of them is sent, and nobody else would end their spans.
       throw refusal;
     } finally {
@@ -114,8 +120,9 @@ export class TopicProducer {
     if (!failed) return outcomes.map((o) => (o as PromiseFulfilledResult<RecordMetadata>).value);
     const error = failed.reason as TurnpikeError;
     const refused = outcomes.filter((o) => o.status === 'rejected').length;
-    throw new TurnpikeError(error.code, `${this.#layers.topic}: ${refused} of ${outcomes.length} records of the batch failed; the first: ${error.message}`, {
+    throw new TurnpikeError(error.code, `${topic}: ${refused} of ${outcomes.length} records of the batch failed; the first: ${error.message}`, {
       ...error.facts,
+      index: outcomes.indexOf(failed),
       cause: error,
       retriable: error.retriable,
       written: outcomes.some((o) => o.status === 'fulfilled' || (o.reason as TurnpikeError).written !== 'no') ? 'unknown' : 'no',
@@ -176,7 +183,7 @@ export class TopicProducer {
   #encodeKeyAndValue(draft: Draft, partition: number | undefined, scratch: Scratch, pos: number): OutboundRecord {
     const { topic, key, value } = this.#layers;
     const keyStart = draft.key === null ? -1 : pos;
-    const keyEnd = keyStart < 0 ? pos : this.#key(key, draft.key, scratch, pos);
+    const keyEnd = keyStart < 0 ? pos : this.#key(key, draft, scratch, pos);
     const partitions = this.#layers.port.partitions(topic);
     if (partition !== undefined && (!Number.isInteger(partition) || partition < 0 || (partitions !== undefined && partition >= partitions)))
       throw this.#noPartition(partition, partitions);
@@ -208,12 +215,11 @@ export class TopicProducer {
     return keyStart >= 0 ? partitionOf(buf, keyStart, keyEnd, partitions) : this.#layers.sticky.next(partitions, bytes);
   }
 
-  #key(serde: Serde<unknown>, key: unknown, scratch: Scratch, pos: number): number {
-    const { topic } = this.#layers;
+  #key(serde: Serde<unknown>, draft: Draft, scratch: Scratch, pos: number): number {
     try {
-      return this.#into(serde, key, scratch, pos, pos);
+      return this.#into(serde, draft.key, scratch, pos, pos);
     } catch (error) {
-      throw isTurnpikeError(error) && error.code === 'ENCODE_FAILED' ? about(error, `${topic}: the key: `, { topic, path: 'key' }) : error;
+      throw isTurnpikeError(error) && error.code === 'ENCODE_FAILED' ? ofKey(error, draft) : error;
     }
   }
 
@@ -382,8 +388,7 @@ export class TopicProducer {
 }
 
 /** The same error, saying what it is about. */
-function about(error: TurnpikeError, prefix: string, facts: { readonly topic: string; readonly path?: string }): TurnpikeError {
-  const text = error.message.slice(error.code.length + 3);
+function about(error: TurnpikeError, prefix: string, facts: ErrorFacts, text = textOf(error)): TurnpikeError {
   return new TurnpikeError(error.code, prefix + text, {
     ...error.facts,
     ...facts,
@@ -391,6 +396,51 @@ function about(error: TurnpikeError, prefix: string, facts: { readonly topic: st
     retriable: error.retriable,
     written: 'no',
   });
+}
+
+const textOf = (error: TurnpikeError): string => error.message.slice(error.code.length + 3);
+
+/** What is wrong with a key is most often wrong with the event that it comes from. */
+function ofKey(error: TurnpikeError, draft: Draft): TurnpikeError {
+  const { topic, value } = draft;
+  if (!draft.keyIsDerived) return about(error, `${topic}: the key: `, { topic, path: 'key' });
+  if (typeof value !== 'object' || Array.isArray(value))
+    return about(error, `${topic}: `, { topic }, `an event is an object, got ${kindOf(value)}; give one event of the topic's own type.`);
+  const path = draft.keyField() ?? 'key';
+  if (draft.key === undefined) return about(error, `${topic}: `, { topic, path }, `the key comes from ${path}, which the event doesn't have.`);
+  return about(error, `${topic}: ${path}, which the key comes from: `, { topic, path });
+}
+
+/** Codes that are about one event; the others refuse any event of the batch just the same. */
+const ofOneEvent: ReadonlySet<ErrorCode> = new Set(['ENCODE_FAILED', 'RECORD_TOO_LARGE', 'STAGE_REFUSED']);
+
+/** A batch that was refused before any of it was sent, with what is to be said of each event. */
+function ofBatch(error: TurnpikeError, index: number, count: number): TurnpikeError {
+  const init = { ...error.facts, cause: error, retriable: error.retriable, written: 'no' } as const;
+  const { topic = '' } = error.facts;
+  const text = textOf(error);
+  if (!ofOneEvent.has(error.code) || index >= count)
+    return new TurnpikeError(error.code, text, { ...init, outcomes: Array.from({ length: count }, () => error) });
+  const which = `events[${index}] of ${count}`;
+  const prefix = `${topic}: `;
+  const why = text.startsWith(prefix) ? text.slice(prefix.length) : text;
+  const unsent = new TurnpikeError('ABORTED', `${prefix}not sent, because ${which} of the same batch was refused (see cause).`, {
+    topic,
+    written: 'no',
+    cause: error,
+  });
+  const none = count > 1 ? `${why.endsWith('.') ? '' : '.'} None of the batch was sent.` : '';
+  return new TurnpikeError(error.code, `${prefix}${which}: ${why}${none}`, {
+    ...init,
+    index,
+    outcomes: Array.from({ length: count }, (_, i) => (i === index ? error : unsent)),
+  });
+}
+
+function kindOf(value: unknown): string {
+  if (value === null || value === undefined) return String(value);
+  if (Array.isArray(value)) return 'an array';
+  return typeof value === 'object' ? 'an object' : `a ${typeof value}`;
 }
 
 /** What no type can promise at run time. One that slipped through would spoil the whole batch that it came to stand in. */
