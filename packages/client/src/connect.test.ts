@@ -58,6 +58,23 @@ describe('connect', () => {
     expect(() => kafka.consumer(['weather' as 'flights.departed'])).toThrow(expect.objectContaining({ code: 'TOPIC_UNDECLARED' }));
   });
 
+  it('refuses one topic where an array is asked for, and shows how to write it', async () => {
+    const { connecting } = local();
+    await using kafka = await connecting;
+    expect(() => kafka.consumer('flights.landed' as never)).toThrow("[CONFIG_INVALID] consumer() takes an array of topics: consumer(['flights.landed']).");
+    expect(() => kafka.consumer(undefined as never)).toThrow('[CONFIG_INVALID] consumer() takes an array of topics.');
+  });
+
+  it('still closes, with the connection, a consumer whose first handler was no function', async () => {
+    const { connecting } = local();
+    const kafka = await connecting;
+    const consumer = kafka.consumer(['flights.landed']);
+    await expect(consumer.run('x' as never)).rejects.toMatchObject({ code: 'CONFIG_INVALID' });
+    const running = consumer.run(() => {});
+    await kafka.close();
+    await running;
+  });
+
   it('refuses a consumer over two clusters', async () => {
     const { connecting } = local();
     await using kafka = await connecting;

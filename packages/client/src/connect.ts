@@ -162,6 +162,8 @@ class Connection implements Kafka<Produces, Consumes> {
 
   consumer<T extends string>(names: readonly T[], init: ConsumerInit<GroupOf<Consumes, T>> = {}): Consumer<EventOf<Consumes, T>> {
     if (this.#closing) throw closed();
+    if (!Array.isArray(names))
+      throw new TurnpikeError('CONFIG_INVALID', `consumer() takes an array of topics${typeof names === 'string' ? `: consumer(['${names}'])` : ''}.`);
     if (names.length === 0) throw new TurnpikeError('CONFIG_INVALID', 'consumer() needs at least one topic.');
     const { consumes } = this.#service;
     const declared = names.map((name) => (Object.hasOwn(consumes, name) && consumes[name]) || fail(undeclared(this.#service, name, 'consumes')));
@@ -243,7 +245,7 @@ function typedConsumer(group: string, consumer: GroupConsumer, onEnd: () => void
   return {
     group,
     run: (handler) => {
-      const ended = ending();
+      const ended = typeof handler === 'function' ? ending() : () => {}; // What the consumer refuses has started nothing.
       return consumer.run(handler as Parameters<GroupConsumer['run']>[0]).finally(ended);
     },
     close,

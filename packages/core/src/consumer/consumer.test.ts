@@ -137,6 +137,19 @@ describe('GroupConsumer', () => {
     expect(again[0]).toBe(4n);
   });
 
+  it('refuses what is no function as a handler, and runs with one after that', async () => {
+    const { consumer } = await member({ cluster: filled(1, 1) });
+    await expect(consumer.run('x' as never)).rejects.toMatchObject({
+      code: 'CONFIG_INVALID',
+      message: '[CONFIG_INVALID] g: run() takes a function that handles one event, got string.',
+    });
+    const seen: ConsumedEvent[] = [];
+    const running = consumer.run((e) => void seen.push(e));
+    await until(() => seen.length === 1, 'the record');
+    await consumer.close();
+    await running;
+  });
+
   it('close() waits for the running handler, commits it, and hands out no further record', async () => {
     const cluster = filled(1, 10);
     const { consumer } = await member({ cluster });

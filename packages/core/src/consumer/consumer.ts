@@ -63,6 +63,8 @@ export class GroupConsumer implements AssignmentListener {
   /** Joins the group and handles records until close(). Rejects with what ended it: HANDLER_FAILED, DECODE_FAILED, GRANT_DENIED, AUTHORIZATION_FAILED, ... */
   run(handler: Handler<ConsumedEvent>): Promise<void> {
     const { group } = this.#layers.options;
+    if (typeof handler !== 'function')
+      return Promise.reject(new TurnpikeError('CONFIG_INVALID', `${group}: run() takes a function that handles one event, got ${typeof handler}.`, { group }));
     if (this.#running)
       return Promise.reject(new TurnpikeError('CONFIG_INVALID', `${group}: this consumer runs already; get another from the client.`, { group }));
     this.#handler = handler;
