@@ -223,6 +223,15 @@ describe('a value that isn’t what the schema says', () => {
     expect(encodeFailure(type, given)).toMatchObject({ code: 'ENCODE_FAILED', written: 'no' });
   });
 
+  it.each([
+    [2 ** 40, 'expected int (-2147483648 to 2147483647), got 1099511627776'],
+    [-2147483649, 'expected int (-2147483648 to 2147483647), got -2147483649'],
+    [1.5, 'expected int, got 1.5'],
+    [7n, 'expected int, got 7n'],
+  ])('says of %s for an int what is wrong with it', (given, message) => {
+    expect(encodeFailure('int', given).message).toBe(`[ENCODE_FAILED] ${message}`);
+  });
+
   it('doesn’t show a long text, which may hold what doesn’t belong into a log', () => {
     expect(encodeFailure('int', 'x'.repeat(50)).message).toBe('[ENCODE_FAILED] expected int, got a string of 50 characters');
   });

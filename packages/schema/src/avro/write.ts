@@ -82,8 +82,9 @@ export function compileWrite(type: AvroType, seen = new Map<RecordType, { write?
       };
     case 'int':
       return (buf, pos, v) => {
-        if (v !== ((v as number) | 0)) throw new Mismatch('int', v);
-        return writeZigzag32(buf, pos, v as number);
+        // A bigint is no int, and `|` would throw an error of its own at it.
+        if (typeof v !== 'number' || v !== (v | 0)) throw new Mismatch(Number.isInteger(v) ? 'int (-2147483648 to 2147483647)' : 'int', v);
+        return writeZigzag32(buf, pos, v);
       };
     case 'long':
       return writeLong;
