@@ -82,6 +82,23 @@ describe('memory transport: produce', () => {
     expect(cluster.records('t').map((r) => String(r.value))).toEqual(['a', 'a']);
   });
 
+  it('counts its tries in the error of a delivery timeout', async () => {
+    const cluster = new MemoryCluster({ topics: { t: 1 } });
+    const { link, clock, settled } = await setUp(cluster);
+    let takesMs = 5_000;
+    cluster.fault = async () => {
+      if (takesMs > 0) await new Promise<void>((resolve) => clock.after(takesMs, resolve));
+      throw new TurnpikeError('BROKER_UNAVAILABLE', 'cut', { retriable: true });
+    };
+    await send(link, clock, ['a']);
+    takesMs = 0;
+    await send(link, clock, ['b']);
+    expect(settled.map((s) => s.error?.message)).toEqual([
+      expect.stringContaining(' after 1 try; the last'),
+      expect.stringMatching(/ after \d+ tries; the last/),
+    ]);
+  });
+
   it('says "unknown" when the answer stays away, "no" when the request never arrived', async () => {
     const cluster = new MemoryCluster({ topics: { t: 1 } });
     let broken: string = 'acknowledge';

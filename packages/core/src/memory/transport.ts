@@ -165,7 +165,7 @@ class MemoryDriver implements ProduceDriver {
         const { topic, partition } = batch;
         const { attempts, lastError, maybeWritten } = attempt;
         const written = maybeWritten ? 'unknown' : (lastError?.written ?? 'no');
-        const text = `${topic}: not acknowledged within the delivery timeout after ${attempts} tries; the last: ${lastError?.message}`;
+        const text = `${topic}: not acknowledged within the delivery timeout after ${attempts === 1 ? '1 try' : `${attempts} tries`}; the last: ${lastError?.message}`;
         return {
           baseOffset: -1n,
           attempts,

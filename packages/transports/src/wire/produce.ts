@@ -303,7 +303,7 @@ export class WireProduceDriver implements ProduceDriver {
   #timedOut(attempt: Attempt): void {
     const { topic, partition } = attempt.batch;
     const { attempts, lastError, inFlight, maybeWritten } = attempt;
-    const text = `${topic}/${partition}: not acknowledged within the delivery timeout, after ${attempts} tries; the last: ${inFlight ? 'no answer' : (lastError?.message ?? 'no answer')}`;
+    const text = `${topic}/${partition}: not acknowledged within the delivery timeout, after ${attempts === 1 ? '1 try' : `${attempts} tries`}; the last: ${inFlight ? 'no answer' : (lastError?.message ?? 'no answer')}`;
     const written = maybeWritten || inFlight ? 'unknown' : 'no';
     this.#end(attempt, new TurnpikeError('DELIVERY_TIMEOUT', text, { cause: lastError, topic, partition, retriable: true, written }));
   }
