@@ -51,6 +51,16 @@ describe('cluster descriptors', () => {
   });
 
   it.each([
+    ['pass-word', 'it is none, or was cut'],
+    ['[{"name": pass-word}]', 'it is none, or was cut'],
+    ['[{"name": "airside" pass-word}]', 'it goes wrong at line 1 column 21'],
+  ])('in a file that is no JSON (%s) are refused without quoting it', async (text, why) => {
+    const error = await readDescriptors(write(text)).catch((e: TurnpikeError) => e);
+    expect(error).toMatchObject({ code: 'CONFIG_INVALID', message: expect.stringContaining(`clusters.json can't be read as JSON: ${why}; `) });
+    expect(inspect(error, { depth: 9 })).not.toContain('pass-word');
+  });
+
+  it.each([
     ['https://user:pass-word@platform/clusters?sig=pass-word', 'the URL https://platform/clusters'],
     ['[{"name":"pass-word"}]', 'JSON'],
   ])('are given as a path, not as %s; the value is not quoted', async (value, kind) => {

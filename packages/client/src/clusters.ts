@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
+import { TurnpikeError } from '@turnpike/core';
 import { type ClusterDescriptor, type ClusterRef, type Identity, notAPath } from '@turnpike/core/spi';
 import { LOCAL_ENVIRONMENT } from '@turnpike/policy';
 
@@ -14,11 +14,18 @@ export async function readDescriptors(source: string | readonly ClusterDescripto
       'CONFIG_INVALID',
       `TURNPIKE_CLUSTERS is ${instead}, not a path: descriptors are read from a file; have the platform mount it and set TURNPIKE_CLUSTERS to its path.`,
     );
+  const unreadable = (why: string, cause?: unknown) =>
+    new TurnpikeError('CONFIG_INVALID', `The cluster descriptors ${source} can't be read as JSON: ${why}; ${HINT}`, cause === undefined ? {} : { cause });
+  const text = await readFile(source, 'utf8').catch((cause: Error) => {
+    throw unreadable(cause.message, cause);
+  });
   let parsed: unknown;
   try {
-    parsed = JSON.parse(await readFile(source, 'utf8'));
-  } catch (cause) {
-    throw asTurnpikeError(cause, 'CONFIG_INVALID', `The cluster descriptors ${source} can't be read as JSON: ${(cause as Error).message}; ${HINT}`);
+    parsed = JSON.parse(text);
+  } catch (error) {
+    // Neither quoted nor the cause: JSON.parse() quotes the text, and the file may be another one, with a secret.
+    const place = /line \d+ column \d+/.exec((error as Error).message)?.[0];
+    throw unreadable(place === undefined ? 'it is none, or was cut' : `it goes wrong at ${place}`);
   }
   const list = Array.isArray(parsed) ? parsed : (parsed as { clusters?: unknown } | null)?.clusters;
   if (!Array.isArray(list)) throw new TurnpikeError('CONFIG_INVALID', `${source} holds no list of cluster descriptors; ${HINT}`);
