@@ -90,9 +90,39 @@ describe('turnpike apply', () => {
     here.write({ 'turnpike.yaml': topic('two.another', 'partitions: 1, value: { file: v.avsc }') + manifest(4, '3d') });
     expect(await applied(here)).toMatchObject({
       code: 1,
-      stderr: "[BROKER_REJECTED] two.grown has 5 partitions and turnpike.yaml:8:11 says 4; partitions can't be taken away. Correct the number there.\n",
+      stderr: "[BROKER_REJECTED] two.grown has 5 partitions and turnpike.yaml:9:36 says 4; partitions can't be taken away. Correct the number there.\n",
     });
     expect((await desk.admin.describeTopics(['two.grown', 'two.another'])).map((t) => [t.name, t.partitions.length])).toEqual([['two.grown', 5]]);
+  });
+
+  it('a config that the broker refuses is told with its place and what may be meant, of a topic that is there and of one that is not', async () => {
+    const manifest = (name: string, spec: string) => [topic(name, `partitions: 1, value: { file: v.avsc }${spec}`), cluster()].join('');
+    using here = new Repository({ 'turnpike.yaml': manifest('eight.there', ''), 'v.avsc': record('There', 'id') });
+    expect((await applied(here)).code).toBe(0);
+    here.write({ 'turnpike.yaml': manifest('eight.there', ', configs: { cleanup.polcy: compact }') });
+    expect(await applied(here)).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(
+        /^\[BROKER_REJECTED\] .*eight\.there: INVALID_CONFIG: .*cleanup\.polcy\. Correct spec\.configs\.cleanup\.polcy at turnpike\.yaml:4:90 \(did you mean cleanup\.policy\?\)\.\n$/,
+      ),
+    });
+    here.write({ 'turnpike.yaml': manifest('eight.new', ', configs: { cleanup.policy: compcat }') });
+    expect((await applied(here)).stderr).toMatch(/eight\.new: INVALID_CONFIG: .* Correct spec\.configs\.cleanup\.policy at turnpike\.yaml:4:91\.\n$/);
+    here.write({ 'turnpike.yaml': manifest('eight.new', ', replicationFactor: 2') });
+    expect((await applied(here)).stderr).toMatch(/INVALID_REPLICATION_FACTOR: .* Correct spec\.replicationFactor at turnpike\.yaml:4:83\.\n$/);
+  });
+
+  it('another cluster at an address of the manifest is told at its id there', async () => {
+    using here = new Repository({
+      'turnpike.yaml': topic('nine.never', 'partitions: 1, value: { file: v.avsc }') + cluster().replace(/id: "[^"]*"/, 'id: "another"'),
+      'v.avsc': record('Never', 'id'),
+    });
+    const { code, stderr } = await applied(here);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(
+      /^\[CLUSTER_MISMATCH\] .* names the cluster another, but .* answers at .*\. Nothing was sent\. Correct spec\.environments\.test\.id at turnpike\.yaml:9:\d+\.\n$/,
+    );
+    expect(stderr).not.toContain('TURNPIKE_CLUSTERS');
   });
 
   it('registers what a schema refers to first, each with what it refers to itself; a reference stays at the version that is locked', async () => {

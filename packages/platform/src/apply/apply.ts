@@ -5,6 +5,7 @@ import type { Manifest, TopicResource } from '../manifest/model.ts';
 import { placeOf } from '../manifest/problems.ts';
 import { referredTo, versionOf } from '../references.ts';
 import { type DesiredCluster, desiredClusters } from './desired.ts';
+import { topicRefused } from './refused.ts';
 
 export interface ApplyInit {
   readonly environment: string;
@@ -84,7 +85,8 @@ async function applyTopics({ topics }: DesiredCluster, admin: AdminPort, changed
       configs: configsOf(t),
     }));
     for (const { name, error } of await admin.createTopics(specs)) {
-      if (error) throw error;
+      const topic = missing.find((t) => t.name === name);
+      if (error) throw topic ? topicRefused(error, topic) : error;
       changed(`topic ${name}: created with ${specs.find((s) => s.name === name)?.partitions} partitions`);
     }
   }
@@ -92,7 +94,7 @@ async function applyTopics({ topics }: DesiredCluster, admin: AdminPort, changed
     const has = existing.get(topic.name)?.partitions.length ?? 0;
     if (has < topic.partitions) {
       const [result] = await admin.createPartitions([{ topic: topic.name, partitions: topic.partitions }]);
-      if (result?.error) throw result.error;
+      if (result?.error) throw topicRefused(result.error, topic);
       changed(`topic ${topic.name}: ${has} -> ${topic.partitions} partitions; keys go to other partitions from now on`);
     }
   }
@@ -100,12 +102,13 @@ async function applyTopics({ topics }: DesiredCluster, admin: AdminPort, changed
 }
 
 /** Before anything of the cluster is changed. */
-function refuseFewer({ name, partitions, at }: TopicResource, has: number): void {
+function refuseFewer({ name, partitions, where }: TopicResource, has: number): void {
+  const place = placeOf(where('spec', 'partitions'));
   if (has > partitions)
     throw new TurnpikeError(
       'BROKER_REJECTED',
-      `${name} has ${has} partitions and ${placeOf(at)} says ${partitions}; partitions can't be taken away. Correct the number there.`,
-      { topic: name, path: placeOf(at) },
+      `${name} has ${has} partitions and ${place} says ${partitions}; partitions can't be taken away. Correct the number there.`,
+      { topic: name, path: place },
     );
 }
 
@@ -124,7 +127,7 @@ async function applyConfigs(topics: readonly TopicResource[], admin: AdminPort, 
     const set = Object.fromEntries(Object.entries(configsOf(topic)).filter(([name, value]) => own.get(name)?.value !== value));
     if (Object.keys(set).length === 0) continue;
     const [result] = await admin.alterTopicConfigs([{ topic: topic.name, set }]);
-    if (result?.error) throw result.error;
+    if (result?.error) throw topicRefused(result.error, topic, [...own.keys()]);
     changed(
       `topic ${topic.name}: ${Object.entries(set)
         .map(([k, v]) => `${k}=${v}`)

@@ -5,6 +5,7 @@ import { registryClient } from '@turnpike/schema';
 import { openAdmin } from '../admin.ts';
 import { applyManifest } from '../apply/apply.ts';
 import { desiredClusters } from '../apply/desired.ts';
+import { clusterRefused } from '../apply/refused.ts';
 import { clusterDescriptors, requireEnvironment } from '../clusters.ts';
 import { loadManifest } from '../manifest/load.ts';
 import type { Manifest } from '../manifest/model.ts';
@@ -18,7 +19,10 @@ export async function apply({ file, env: name }: { readonly file: string; readon
   const registry = registryClient({ url: environment.registry, http: environment.identity.http });
   const admins = new Map<string, AdminPort>();
   for (const cluster of desiredClusters(manifest, name)) {
-    const { admin } = cleanUp.use(await openAdmin(environment.cluster(cluster.name), environment.identity));
+    const opened = await openAdmin(environment.cluster(cluster.name), environment.identity).catch((error: unknown) => {
+      throw process.env.TURNPIKE_CLUSTERS ? error : clusterRefused(error, manifest, { cluster: cluster.name, environment: name });
+    });
+    const { admin } = cleanUp.use(opened);
     admins.set(cluster.name, admin);
   }
   const { principal } = environment.identity;
