@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { build } from '../support/build.ts';
 import { Repository } from './turnpike.ts';
@@ -132,6 +133,21 @@ describe('turnpike clusters', () => {
   });
 });
 
+describe('a command that cannot write', () => {
+  it.each<[readonly string[], string]>([
+    [['generate'], "generated can't be made: there is a file by that name. Choose another place."],
+    [['clusters', '-e', 'prod', '-o', 'folder'], "folder can't be written: it is a folder. Name a file (--out)."],
+    [['clusters', '-e', 'prod', '-o', 'no/such/file'], "no/such/file can't be written: there is no folder no/such. Make it first (--out)."],
+    [['grant', 'keygen', '-o', 'generated/key.json'], "generated can't be made: there is a file by that name. Choose another place (--out)."],
+    [['grant', 'issue', '-e', 'local', '-o', 'generated'], "generated can't be made: there is a file by that name. Choose another place (--out)."],
+  ])('%s says which path, why, and what to do', async (args, message) => {
+    using here = repository({ generated: '', 'folder/file': '' });
+    const { code, stdout, stderr } = await here.turnpike(args);
+    expect([code, stdout]).toEqual([1, '']);
+    expect(stderr.replaceAll(`${here.folder}/`, '')).toBe(`[CONFIG_INVALID] ${message}\n`);
+  });
+});
+
 describe('turnpike grant', () => {
   it('keygen makes a key that only its owner reads, adds the public one to those that are pinned, and overwrites neither', async () => {
     using here = repository();
@@ -144,12 +160,28 @@ describe('turnpike grant', () => {
     const again = await here.turnpike(['grant', 'keygen', '--out', 'keys/one.json']);
     expect(again).toMatchObject({ code: 1, stderr: '[CONFIG_INVALID] keys/one.json is there already; a key is never overwritten. Give another --out.\n' });
     expect(JSON.parse(here.read('keys/one.json'))).toMatchObject({ d });
-    await here.turnpike(['grant', 'keygen', '--out', 'keys/two.json', '--alg', 'EdDSA']);
+    expect(first.stdout).not.toContain('added to');
+    const second = await here.turnpike(['grant', 'keygen', '--out', 'keys/two.json', '--alg', 'EdDSA']);
+    expect(second.stdout).toMatch(/^public key {3}turnpike\.root-keys\.json \(\S+\), added to the 1 that it had: commit it/m);
     const { keys } = JSON.parse(here.read('turnpike.root-keys.json')) as { keys: Record<string, string>[] };
     expect(keys.map((k) => [k.kid === kid, k.alg, k.d])).toEqual([
       [true, 'ES256', undefined],
       [false, 'EdDSA', undefined],
     ]);
+  });
+
+  it('keygen leaves no private key behind where the public one cannot be written, so that it can be run again', async () => {
+    using here = repository({ file: '' });
+    const long = 'k'.repeat(300);
+    for (const [at, message] of [
+      ['file/keys.json', "file can't be made: there is a file by that name. Choose another place (--public)."],
+      [long, `${long} can't be written: the name is too long. Choose another place (--public).`],
+    ] as const) {
+      const { code, stderr } = await here.turnpike(['grant', 'keygen', '-o', 'key.json', '--public', at]);
+      expect([code, stderr]).toEqual([1, expect.stringContaining(message)]);
+      expect(existsSync(here.path('key.json'))).toBe(false);
+    }
+    expect(await here.turnpike(['grant', 'keygen', '-o', 'key.json'])).toMatchObject({ code: 0 });
   });
 
   it('issue signs one grant for each principal, and show says what it allows and that the signature holds', async () => {

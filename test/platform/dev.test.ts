@@ -1,4 +1,5 @@
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { build } from '../support/build.ts';
 import { processesOf, Repository } from './turnpike.ts';
@@ -105,9 +106,23 @@ describe('turnpike dev', () => {
     const ran = await here.node(['--env-file=.turnpike/local/monitor.env', 'service.ts']);
     expect(ran).toEqual({ code: 0, stdout: '["local","monitor",{"id":"a"}]\n', stderr: '' });
 
+    // The command that is printed for the admin, as it stands.
+    expect(here.mode('.turnpike/local/platform-admin.env')).toBe('0600');
+    const printed = /^admin {7}.*\n((?:.*\\\n)*.*)\n/m.exec(dev.stdout)?.[1] ?? '';
+    expect(printed.trim()).toMatch(/^node --env-file=\.turnpike\/local\/platform-admin\.env \\\n +\S+ apply --env local$/);
+    expect(await here.shell(printed)).toEqual({ code: 0, stdout: 'local is as turnpike.yaml says\n', stderr: '' });
+    // Also what asks for more than the one broker can: nobody could write if two of its one replica had to be in sync.
+    here.write({ 'airside/turnpike.yaml': owner.replace('partitions: 3', 'partitions: 4') });
+    expect(await here.shell(`${printed} -f airside/turnpike.yaml`)).toEqual({
+      code: 0,
+      stdout: '+ topic flights.departed: 3 -> 4 partitions; keys go to other partitions from now on\n1 change applied to local\n',
+      stderr: '',
+    });
+
     dev.signal('SIGINT');
     expect(await dev.ended()).toMatchObject({ code: 0, stderr: '' });
     await expectGone(directoryOf(dev.stdout));
+    expect(readdirSync(here.path('.turnpike/local'))).toEqual(['.gitignore']);
   });
 
   it('passes SIGTERM on, and keeps the brokers until the service has sent its last event', async () => {
@@ -134,7 +149,7 @@ describe('turnpike dev', () => {
       .toBe('0\n');
   });
 
-  it('says before it starts anything that the command has two services to choose from, and after it that there is no such command', async () => {
+  it('says before it starts anything that the command has two services to choose from, that there is no such service, no such command', async () => {
     using here = await repository();
     here.write({
       'turnpike.yaml': `${monitor}---\n${monitor.replace('name: monitor', 'name: second').replace('monitor.g', 'second.g')}`.replaceAll(
@@ -142,14 +157,42 @@ describe('turnpike dev', () => {
         'team: airside',
       ),
     });
-    expect(await here.turnpike(['dev', '--', 'node', 'service.ts'])).toEqual({
+    const refused = async (message: string, ...args: readonly string[]) =>
+      expect(await here.turnpike(['dev', ...args])).toEqual({ code: 1, stdout: '', stderr: `[CONFIG_INVALID] ${message}\n` });
+    await refused('Say whose variables the command gets: --service monitor | second.', '--', 'node', 'service.ts');
+    const unknown = 'There is no service remindr that uses the SDK; --service takes monitor | second.';
+    await refused(unknown, '-s', 'remindr', '--', 'node', 'service.ts');
+    await refused(unknown, '-s', 'remindr');
+    await refused("nod can't be started: there is no such program. Is it spelt right, and on the PATH?", '-s', 'second', '--', 'nod', 'service.ts');
+    await refused("./service.ts can't be started: there is no such program. Is it spelt right, and on the PATH?", '-s', 'second', '--', './service.ts');
+  });
+
+  it('says before it starts anything that its folder is a file, or belongs to another one', async () => {
+    using here = await repository();
+    here.write({ taken: '' });
+    expect(await here.turnpike(['dev', '--folder', 'taken'])).toEqual({
       code: 1,
       stdout: '',
-      stderr: '[CONFIG_INVALID] Say whose variables the command gets: --service monitor | second.\n',
+      stderr: expect.stringMatching(/^\[CONFIG_INVALID\] \S+\/taken can't be made: there is a file by that name\. Choose another place \(--folder\)\.\n$/),
     });
-    const { code, stderr } = await here.turnpike(['dev', '--service', 'second', '--', 'no-such-command']);
-    expect(code).toBe(1);
-    expect(stderr).toContain("[CONFIG_INVALID] no-such-command can't be started: spawn no-such-command ENOENT.");
-    await expectGone(directoryOf(stderr));
+    await using first = here.start(['dev']);
+    await first.says(/^issuer /m);
+    expect(await here.turnpike(['dev'])).toEqual({
+      code: 1,
+      stdout: '',
+      stderr: expect.stringMatching(/^\[CONFIG_INVALID\] \.turnpike\/local belongs to another turnpike dev \(process \d+\)\. .*another --folder\.\n$/),
+    });
+  });
+
+  it("when its broker is killed says so, and ends with 1, as whoever waits for it should know; of its own files none is left, others' are", async () => {
+    using here = await repository();
+    await using dev = here.start(['dev']);
+    await dev.says(/^ready /m);
+    here.write({ '.turnpike/local/notes.env': 'A=1\n' });
+    const directory = directoryOf(dev.stdout);
+    process.kill(Number(readFileSync(path.join(directory, 'kafka/1/broker-1.pid'), 'utf8')), 'SIGKILL');
+    expect(await dev.ended()).toMatchObject({ code: 1, stderr: expect.stringMatching(/^\[PLATFORM_UNAVAILABLE\] The broker ended unasked.*\n$/) });
+    await expectGone(directory);
+    expect(readdirSync(here.path('.turnpike/local')).sort()).toEqual(['.gitignore', 'notes.env']);
   });
 });

@@ -55,13 +55,22 @@ export class Repository implements Disposable {
     return this.node([bin, ...args], env);
   }
 
-  async node(args: readonly string[], env: Env = {}): Promise<Ended> {
+  node(args: readonly string[], env: Env = {}): Promise<Ended> {
+    return this.#run(process.execPath, args, env);
+  }
+
+  /** Runs what a user would paste into a shell. */
+  shell(line: string): Promise<Ended> {
+    return this.#run('/bin/sh', ['-c', line], {});
+  }
+
+  async #run(program: string, args: readonly string[], env: Env): Promise<Ended> {
     try {
-      const { stdout, stderr } = await promisify(execFile)(process.execPath, args, { cwd: this.folder, env: { ...bare, ...env }, timeout: 60_000 });
+      const { stdout, stderr } = await promisify(execFile)(program, args, { cwd: this.folder, env: { ...bare, ...env }, timeout: 60_000 });
       return { code: 0, stdout, stderr };
     } catch (error) {
       const { code, stdout, stderr, signal } = error as Ended & { signal: string | null };
-      if (signal) throw new Error(`turnpike ${args.join(' ')} was killed (${signal}): ${stdout}${stderr}`);
+      if (signal) throw new Error(`${path.basename(program)} ${args.join(' ')} was killed (${signal}): ${stdout}${stderr}`);
       return { code, stdout, stderr };
     }
   }

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
-import { Exit, exitCodeOf } from './commands/exit.ts';
+import { Exit, exitCodeOf, messageOf, type OutputOption } from './commands/exit.ts';
 
 // Each command's code is loaded when it runs: `turnpike --help` starts no Kafka client.
 const { version, engines } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string; engines: { node: string } };
@@ -101,12 +101,18 @@ function days(text: string): number {
   return n;
 }
 
+let outputs: readonly OutputOption[] = [];
+program.hook('preAction', (_, command) => {
+  const values = command.opts() as Readonly<Record<string, unknown>>;
+  outputs = ['out', 'public', 'folder'].flatMap((name) => (typeof values[name] === 'string' ? { name: `--${name}`, value: values[name] } : []));
+});
+
 try {
   await program.parseAsync();
 } catch (error) {
   if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? Exit.clean : Exit.usage;
   else {
-    console.error((error as Error).message ?? String(error));
+    console.error(messageOf(error, outputs));
     process.exitCode = exitCodeOf(error);
   }
 }

@@ -1,12 +1,14 @@
 import { type Environment, openEnvironment } from '@turnpike/client/environment';
 import { CleanUp, isTurnpikeError, TurnpikeError } from '@turnpike/core';
 import type { AdminPort } from '@turnpike/core/spi';
+import { LOCAL_ENVIRONMENT } from '@turnpike/policy';
 import { registryClient } from '@turnpike/schema';
 import { openAdmin } from '../admin.ts';
 import { applyManifest } from '../apply/apply.ts';
 import { desiredClusters } from '../apply/desired.ts';
 import { clusterRefused } from '../apply/refused.ts';
 import { clusterDescriptors, requireEnvironment } from '../clusters.ts';
+import { localised } from '../dev/localised.ts';
 import { loadManifest } from '../manifest/load.ts';
 import type { Manifest } from '../manifest/model.ts';
 
@@ -26,7 +28,9 @@ export async function apply({ file, env: name }: { readonly file: string; readon
     admins.set(cluster.name, admin);
   }
   const { principal } = environment.identity;
-  const changes = await applyManifest(manifest, {
+  // Locally as turnpike dev has applied it: two replicas in sync of the one that there is would let nobody write.
+  const applied = name === LOCAL_ENVIRONMENT ? localised(manifest, await fewestBrokers([...admins.values()])) : manifest;
+  const changes = await applyManifest(applied, {
     environment: name,
     admin: (c) => admins.get(c) as AdminPort,
     registry,
@@ -35,6 +39,11 @@ export async function apply({ file, env: name }: { readonly file: string; readon
     throw isTurnpikeError(error) && error.code === 'AUTHORIZATION_FAILED' ? notAllowed(error, { principal, environment: name }) : error;
   });
   console.log(changes.length === 0 ? `${name} is as ${file} says` : `${changes.length} ${changes.length === 1 ? 'change' : 'changes'} applied to ${name}`);
+}
+
+async function fewestBrokers(admins: readonly AdminPort[]): Promise<number> {
+  const clusters = await Promise.all(admins.map((a) => a.cluster()));
+  return Math.max(1, Math.min(...clusters.map((c) => c.brokers.length)));
 }
 
 /** To a service its error says to have it applied; here is who applies. */

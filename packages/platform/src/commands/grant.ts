@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
 import { type Clock, type GrantClaims, type GrantQuota, systemClock } from '@turnpike/core/spi';
@@ -23,12 +23,19 @@ import { Exit } from './exit.ts';
 export async function keygen({ out, public: publicFile, alg }: { readonly out: string; readonly public: string; readonly alg: GrantAlgorithm }): Promise<void> {
   if (existsSync(out)) throw new TurnpikeError('CONFIG_INVALID', `${out} is there already; a key is never overwritten. Give another --out.`);
   const { kid, privateJwk, publicJwk } = await generateSigningKey(alg);
-  const keys = existsSync(publicFile) ? rootKeysIn(publicFile) : [];
+  const pinned = existsSync(publicFile) ? rootKeysIn(publicFile) : undefined;
   for (const file of [out, publicFile]) mkdirSync(path.dirname(path.resolve(file)), { recursive: true });
   writeFileSync(out, `${JSON.stringify(privateJwk)}\n`, { mode: 0o600, flag: 'wx' });
-  writeFileSync(publicFile, `${JSON.stringify({ keys: [...keys, publicJwk] }, null, 2)}\n`);
+  try {
+    writeFileSync(publicFile, `${JSON.stringify({ keys: [...(pinned ?? []), publicJwk] }, null, 2)}\n`);
+  } catch (error) {
+    // A private key whose public one stands nowhere is of no use, and would be in the way of the next try.
+    rmSync(out);
+    throw error;
+  }
   console.log(`private key  ${out} (mode 0600): for whoever issues grants; never commit it`);
-  console.log(`public key   ${publicFile} (${kid}): commit it, and run turnpike generate`);
+  const where = pinned ? `, added to the ${pinned.length} that it had` : '';
+  console.log(`public key   ${publicFile} (${kid})${where}: commit it, and run turnpike generate`);
 }
 
 export interface IssueOptions {

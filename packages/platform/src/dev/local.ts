@@ -1,4 +1,3 @@
-import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { CleanUp, TurnpikeError } from '@turnpike/core';
 import type { AdminPort, ClusterDescriptor, ClusterSite, Identity } from '@turnpike/core/spi';
@@ -8,9 +7,11 @@ import { type RegistryClient, registryClient } from '@turnpike/schema';
 import { openAdmin } from '../admin.ts';
 import { applyManifest } from '../apply/apply.ts';
 import { issueGrants } from '../grant/issue.ts';
-import { type Manifest, type ServiceResource, type TopicResource, topicNames } from '../manifest/model.ts';
+import type { Manifest, ServiceResource } from '../manifest/model.ts';
 import { placeOf } from '../manifest/problems.ts';
 import { envText } from './env-file.ts';
+import { ADMIN_ENV_FILE, makeFolder, writeLocal } from './files.ts';
+import { localised } from './localised.ts';
 
 /** What is asked of a platform: that of `startPlatform()` in @turnpike/testing. Spelt out, since whoever imports these types need not have installed that. */
 export interface LocalPlatform {
@@ -31,6 +32,8 @@ export interface LocalInit {
   /** Where grants, descriptors and variables go; made with mode 0700. */
   readonly folder: string;
   readonly onProgress?: (line: string) => void;
+  /** Told of every file when it has been written. */
+  readonly onWritten?: (file: string, text: string) => void;
 }
 
 export interface LocalService {
@@ -49,54 +52,59 @@ export interface LocalService {
 export async function prepareLocal(init: LocalInit): Promise<readonly LocalService[]> {
   const { platform, folder } = init;
   const manifests = init.manifests.map((m) => localised(m, Math.max(1, platform.nodes.length)));
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
-  chmodSync(folder, 0o700);
-  writeFileSync(path.join(folder, '.gitignore'), '*\n');
-  const clustersFile = writeDescriptors({ ...init, manifests });
+  makeFolder(folder);
+  const write = (name: string, text: string): string => {
+    const file = path.join(folder, name);
+    writeLocal(file, text);
+    init.onWritten?.(file, text);
+    return file;
+  };
+  const clustersFile = writeDescriptors({ ...init, manifests }, write);
   await using cleanUp = new CleanUp();
   const identity = cleanUp.use(await mtlsIdentity(platform.admin.mtls));
   const registry = registryClient({ url: platform.registryUrl, http: identity.http });
   const admin = init.admin ?? cleanUp.use(await openSite(siteOf(platform), identity)).admin;
   for (const manifest of manifests)
     await applyManifest(manifest, { environment: LOCAL_ENVIRONMENT, admin: () => admin, registry, onChange: init.onProgress ?? (() => {}) });
+  if (clustersFile !== undefined) write(ADMIN_ENV_FILE, envText(adminEnvironment(platform, clustersFile)));
   const services: LocalService[] = [];
   for (const manifest of manifests)
     for (const service of manifest.services) {
       if (service.runtime !== 'sdk') continue;
+      if (`${service.name}.env` === ADMIN_ENV_FILE)
+        throw new TurnpikeError(
+          'MANIFEST_INVALID',
+          `${service.name} is the local platform's super user (${placeOf(service.at)}); give the service another name.`,
+        );
       if (services.some((s) => s.name === service.name))
         throw new TurnpikeError('CONFIG_INVALID', `${service.name} stands in two of the manifests (${placeOf(service.at)}); give one of them.`);
-      services.push(await writeService(manifest, service, { platform, folder, clustersFile, registry }));
+      services.push(await writeService(manifest, service, { platform, write, clustersFile, registry }));
     }
   return services;
 }
 
-/** The manifest for a cluster of so many brokers, whoever owns the topics. */
-function localised(manifest: Manifest, brokers: number): Manifest {
-  const used = new Set(manifest.services.flatMap(topicNames));
-  const most = (n: number | undefined) => (n === undefined ? undefined : Math.min(n, brokers));
-  const topics = [...manifest.topics, ...manifest.imported.topics.filter((t) => used.has(t.name))].map((topic): TopicResource => {
-    const inSync = topic.configs[MIN_IN_SYNC];
-    return {
-      ...topic,
-      replicationFactor: most(topic.replicationFactor),
-      configs: { ...topic.configs, ...(inSync === undefined ? {} : { [MIN_IN_SYNC]: String(most(Number(inSync))) }) },
-    };
-  });
-  const clusters = [...manifest.clusters, ...manifest.imported.clusters].map((c) => ({ ...c, replicationFactor: most(c.replicationFactor) }));
-  return { ...manifest, topics, clusters, imported: { topics: manifest.imported.topics.filter((t) => !used.has(t.name)), clusters: [] } };
+/** As `turnpike apply` reads them. */
+function adminEnvironment({ admin, registryUrl }: LocalPlatform, clustersFile: string): Record<string, string> {
+  return {
+    TURNPIKE_ENV: LOCAL_ENVIRONMENT,
+    TURNPIKE_CLUSTERS: clustersFile,
+    TURNPIKE_REGISTRY: registryUrl,
+    TURNPIKE_TLS_CA: admin.mtls.caFile,
+    TURNPIKE_TLS_CERT: admin.mtls.certFile,
+    TURNPIKE_TLS_KEY: admin.mtls.keyFile,
+  };
 }
 
-const MIN_IN_SYNC = 'min.insync.replicas';
+/** Writes a file into the folder; its path. */
+type Write = (name: string, text: string) => string;
 
 /** Every logical cluster is the one that is there. */
-function writeDescriptors({ platform, manifests, folder, admin }: LocalInit): string | undefined {
+function writeDescriptors({ platform, manifests, admin }: LocalInit, write: Write): string | undefined {
   if (admin) return undefined;
   const primary = siteOf(platform);
   const names = [...new Set(manifests.flatMap((m) => m.topics.map((t) => t.cluster)))];
   const descriptors: ClusterDescriptor[] = names.map((name) => ({ name, epoch: 1, primary }));
-  const file = path.join(folder, 'clusters.json');
-  writeFileSync(file, `${JSON.stringify(descriptors, null, 2)}\n`);
-  return file;
+  return write('clusters.json', `${JSON.stringify(descriptors, null, 2)}\n`);
 }
 
 function siteOf({ cluster }: LocalPlatform): ClusterSite {
@@ -108,12 +116,12 @@ const openSite = ({ id, bootstrap }: ClusterSite, identity: Identity) => openAdm
 
 interface Desk {
   readonly platform: LocalPlatform;
-  readonly folder: string;
+  readonly write: Write;
   readonly clustersFile: string | undefined;
   readonly registry: RegistryClient;
 }
 
-async function writeService(manifest: Manifest, service: ServiceResource, { platform, folder, clustersFile, registry }: Desk): Promise<LocalService> {
+async function writeService(manifest: Manifest, service: ServiceResource, { platform, write, clustersFile, registry }: Desk): Promise<LocalService> {
   const [grant] = await issueGrants(manifest, service, {
     environment: LOCAL_ENVIRONMENT,
     issuer: 'turnpike dev',
@@ -126,16 +134,13 @@ async function writeService(manifest: Manifest, service: ServiceResource, { plat
       'MANIFEST_INVALID',
       `${service.name} has no principal in the environment ${LOCAL_ENVIRONMENT}; give it one, or leave that environment out.`,
     );
-  const grantFile = path.join(folder, `${service.name}.grant`);
-  writeFileSync(grantFile, `${grant.token}\n`);
+  const grantFile = write(`${service.name}.grant`, `${grant.token}\n`);
   const env = {
     TURNPIKE_ENV: LOCAL_ENVIRONMENT,
     TURNPIKE_GRANT: grantFile,
     ...(clustersFile === undefined ? {} : { TURNPIKE_CLUSTERS: clustersFile }),
     ...(await platform.environment(grant.principal, service.identity)),
   };
-  const envFile = path.join(folder, `${service.name}.env`);
-  rmSync(envFile, { force: true }); // One of an older run may have had another mode.
-  writeFileSync(envFile, envText(env), { mode: 0o600 });
+  const envFile = write(`${service.name}.env`, envText(env));
   return { name: service.name, principal: grant.principal, identity: service.identity, grantFile, env, envFile };
 }
