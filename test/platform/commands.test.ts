@@ -35,6 +35,12 @@ const repository = (files: Readonly<Record<string, string>> = {}) => new Reposit
 beforeAll(build);
 
 describe('turnpike', () => {
+  it('ends as of a broken pipe, without a word, when nobody reads what it prints', async () => {
+    using here = repository();
+    expect(await here.unread(['--help'])).toEqual({ code: 141, stdout: '', stderr: '' });
+    expect(await here.unread(['generate'])).toEqual({ code: 141, stdout: '', stderr: '' });
+  });
+
   it('--help lists the commands and exit codes in 80 columns, soon: nothing of Kafka is loaded for it', async () => {
     using here = repository();
     const { code, stdout } = await here.turnpike(['--help']);

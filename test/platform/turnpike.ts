@@ -75,6 +75,21 @@ export class Repository implements Disposable {
     }
   }
 
+  /** As in `turnpike ... | head`, whose reader has gone before a word is written. */
+  async unread(args: readonly string[]): Promise<Ended> {
+    // The program begins when its stdin ends.
+    const wait = 'data:text/javascript,await new Promise((begin) => process.stdin.once("end", begin).resume());';
+    const child = spawn(process.execPath, ['--import', wait, bin, ...args], { cwd: this.folder, env: bare, stdio: ['pipe', 'pipe', 'pipe'] });
+    let stderr = '';
+    child.stderr.on('data', (chunk) => (stderr += String(chunk)));
+    const ended = once(child, 'close');
+    child.stdout.destroy();
+    await once(child.stdout, 'close');
+    child.stdin.end();
+    const [code] = await ended;
+    return { code, stdout: '', stderr };
+  }
+
   /** Starts one that runs until it is told to stop. */
   start(args: readonly string[], env: Env = {}): Running {
     return new Running(spawn(process.execPath, [bin, ...args], { cwd: this.folder, env: { ...bare, ...env }, stdio: ['ignore', 'pipe', 'pipe'] }));

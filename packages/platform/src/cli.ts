@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { Exit, exitCodeOf, messageOf, type OutputOption } from './commands/exit.ts';
 
@@ -11,6 +12,12 @@ if (major < (least[0] ?? 0) || (major === least[0] && minor < (least[1] ?? 0))) 
   console.error(`turnpike needs Node ${least.join('.')} or newer; this is ${process.version}. Install one from nodejs.org.`);
   process.exit(Exit.error);
 }
+// Whoever read the output has seen enough: `turnpike ... | head`.
+for (const stream of [process.stdout, process.stderr])
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(128 + constants.signals.SIGPIPE);
+    throw error;
+  });
 const program = new Command('turnpike')
   .description('The approved road to Kafka: manifests, generated types, grants, and what enforces them.')
   .version(version)
