@@ -118,8 +118,7 @@ export class TurnpikeError extends Error {
 
 /** Outside of the class: one that names itself gets another name (`_TurnpikeError`) from the bundler, and every stack would show it. */
 function rewritten(error: TurnpikeError, written: Written): TurnpikeError {
-  const message = error.message.slice(error.code.length + 3);
-  const same = new TurnpikeError(error.code, message, {
+  const same = new TurnpikeError(error.code, withoutCode(error), {
     ...error.facts,
     cause: error.cause,
     retriable: error.retriable,
@@ -129,6 +128,9 @@ function rewritten(error: TurnpikeError, written: Written): TurnpikeError {
   if (error.stack) same.stack = error.stack;
   return same;
 }
+
+/** An error's text without the code before it, to go on in another message. */
+export const withoutCode = ({ code, message }: Pick<TurnpikeError, 'code' | 'message'>): string => message.slice(code.length + 3);
 
 /** True for an error of ours, also one from another copy of this package. */
 export function isTurnpikeError(error: unknown): error is TurnpikeError {

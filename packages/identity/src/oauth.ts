@@ -1,11 +1,11 @@
 import { inspect } from 'node:util';
 import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
-import { type Clock, type Identity, type Logger, shownUrl, silentLogger, systemClock, type TlsMaterial, type Token } from '@turnpike/core/spi';
+import { type Clock, type Identity, type Logger, shownUrl, silentLogger, systemClock, type TlsMaterial, type Token, withoutCode } from '@turnpike/core/spi';
 import { decodeJwt } from 'jose';
 import { certificateOf, readIdentityFile, warnIfReadableByOthers, watchFiles } from './files.ts';
 import { httpPort, isLoopback } from './http.ts';
 import { tellAll } from './listeners.ts';
-import { type AssertionAlgorithm, TokenEndpoint, withoutCode } from './token-endpoint.ts';
+import { type AssertionAlgorithm, TokenEndpoint } from './token-endpoint.ts';
 
 export interface OAuthOptions {
   /** The issuer's token endpoint (TURNPIKE_TOKEN_URL); https, or on this machine. */

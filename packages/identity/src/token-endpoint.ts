@@ -1,6 +1,6 @@
 import { createPrivateKey, type KeyObject } from 'node:crypto';
 import { TurnpikeError } from '@turnpike/core';
-import { type Clock, type HttpResponse, shownUrl, type TlsMaterial, type Token } from '@turnpike/core/spi';
+import { type Clock, type HttpResponse, shownUrl, type TlsMaterial, type Token, withoutCode } from '@turnpike/core/spi';
 import { decodeJwt, SignJWT } from 'jose';
 import { readIdentityFile } from './files.ts';
 import { exchange } from './http.ts';
@@ -165,9 +165,6 @@ export class TokenEndpoint {
     return new TurnpikeError('TOKEN_UNAVAILABLE', `${url} gives no token to ${clientId}: ${said || `status ${status}`}.`, { ...facts, retriable: true });
   }
 }
-
-/** Its text, to go on in another message. */
-export const withoutCode = ({ code, message }: TurnpikeError): string => message.slice(code.length + 3);
 
 /** What `application/x-www-form-urlencoded` makes of it. */
 const formEncoded = (text: string): string => new URLSearchParams([[text, '']]).toString().slice(0, -1);

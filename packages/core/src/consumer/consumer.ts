@@ -1,4 +1,4 @@
-import { asTurnpikeError, TurnpikeError } from '../errors.ts';
+import { asTurnpikeError, TurnpikeError, withoutCode } from '../errors.ts';
 import type { RecordHeaders } from '../headers.ts';
 import { type Clock, pause } from '../spi/clock.ts';
 import type { Serde } from '../spi/codec.ts';
@@ -249,7 +249,7 @@ export class GroupConsumer implements AssignmentListener {
     } catch (cause) {
       if (lane.stopped || lane.abort.signal.aborted) return undefined;
       const error = asTurnpikeError(cause, 'DECODE_FAILED', 'it could not be decoded.');
-      const text = error.message.slice(error.code.length + 3);
+      const text = withoutCode(error);
       throw new TurnpikeError(error.code, `${record.topic}/${record.partition}@${record.offset}: ${text}`, {
         ...error.facts,
         cause: error.cause ?? error,

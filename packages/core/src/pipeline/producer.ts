@@ -1,4 +1,4 @@
-import { asTurnpikeError, type ErrorCode, type ErrorFacts, isTurnpikeError, TurnpikeError } from '../errors.ts';
+import { asTurnpikeError, type ErrorCode, type ErrorFacts, isTurnpikeError, TurnpikeError, withoutCode } from '../errors.ts';
 import type { HeaderEntry, HeadersInit } from '../headers.ts';
 import { type Clock, pause } from '../spi/clock.ts';
 import type { Serde } from '../spi/codec.ts';
@@ -388,7 +388,7 @@ export class TopicProducer {
 }
 
 /** The same error, saying what it is about. */
-function about(error: TurnpikeError, prefix: string, facts: ErrorFacts, text = textOf(error)): TurnpikeError {
+function about(error: TurnpikeError, prefix: string, facts: ErrorFacts, text = withoutCode(error)): TurnpikeError {
   return new TurnpikeError(error.code, prefix + text, {
     ...error.facts,
     ...facts,
@@ -397,8 +397,6 @@ function about(error: TurnpikeError, prefix: string, facts: ErrorFacts, text = t
     written: 'no',
   });
 }
-
-const textOf = (error: TurnpikeError): string => error.message.slice(error.code.length + 3);
 
 /** What is wrong with a key is most often wrong with the event that it comes from. */
 function ofKey(error: TurnpikeError, draft: Draft): TurnpikeError {
@@ -418,7 +416,7 @@ const ofOneEvent: ReadonlySet<ErrorCode> = new Set(['ENCODE_FAILED', 'RECORD_TOO
 function ofBatch(error: TurnpikeError, index: number, count: number): TurnpikeError {
   const init = { ...error.facts, cause: error, retriable: error.retriable, written: 'no' } as const;
   const { topic = '' } = error.facts;
-  const text = textOf(error);
+  const text = withoutCode(error);
   if (!ofOneEvent.has(error.code) || index >= count)
     return new TurnpikeError(error.code, text, { ...init, outcomes: Array.from({ length: count }, () => error) });
   const which = `events[${index}] of ${count}`;

@@ -1,4 +1,5 @@
 import { isTurnpikeError, TurnpikeError } from '@turnpike/core';
+import { withoutCode } from '@turnpike/core/spi';
 import { clusterOf, type Manifest, type TopicResource } from '../manifest/model.ts';
 import { type Place, placeOf } from '../manifest/problems.ts';
 import { meant } from '../manifest/words.ts';
@@ -27,13 +28,11 @@ export function clusterRefused(
   const declared = clusterOf(manifest, cluster);
   if (!isTurnpikeError(error) || error.code !== 'CLUSTER_MISMATCH' || !declared) return error;
   // That is for a service, which has its addresses from there.
-  const text = textOf(error).replace('Check TURNPIKE_CLUSTERS: nothing', 'Nothing');
+  const text = withoutCode(error).replace('Check TURNPIKE_CLUSTERS: nothing', 'Nothing');
   return placed(error, declared.where('spec', 'environments', environment, 'id'), { text });
 }
 
-function placed(error: TurnpikeError, place: Place, { text = textOf(error), hint = '' } = {}): TurnpikeError {
+function placed(error: TurnpikeError, place: Place, { text = withoutCode(error), hint = '' } = {}): TurnpikeError {
   const at = placeOf(place);
   return new TurnpikeError(error.code, `${text.replace(/\.$/, '')}. Correct ${place.path} at ${at}${hint}.`, { ...error.facts, path: at, cause: error });
 }
-
-const textOf = ({ code, message }: TurnpikeError): string => message.slice(code.length + 3);

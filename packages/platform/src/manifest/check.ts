@@ -1,4 +1,5 @@
 import { asTurnpikeError } from '@turnpike/core';
+import { withoutCode } from '@turnpike/core/spi';
 import { avroTypeScript } from '@turnpike/schema';
 import {
   type AnyResource,
@@ -64,8 +65,7 @@ function checkSchema(topic: TopicResource, say: Say): void {
   try {
     avroTypeScript(text, { references: references.map((r) => r.text) });
   } catch (error) {
-    const { message, code } = asTurnpikeError(error, 'SCHEMA_INVALID', String(error));
-    say(topic.where('spec', 'value', 'file'), `${file}: ${message.slice(code.length + 3)}`);
+    say(topic.where('spec', 'value', 'file'), `${file}: ${withoutCode(asTurnpikeError(error, 'SCHEMA_INVALID', String(error)))}`);
     return;
   }
   if (topic.key.format !== 'string' || topic.key.from === undefined) return;

@@ -29,7 +29,6 @@ class WireConnection extends Connection {
   /** Why the socket failed. */
   failure: unknown;
   #held: (() => void)[] | undefined;
-  #reauthenticating = false;
   /** When the broker had last taken up a new proof, on the monotonic clock in ms. */
   #reauthenticatedAt = Number.NEGATIVE_INFINITY;
   #delay: NodeJS.Timeout | undefined;
@@ -42,8 +41,7 @@ class WireConnection extends Connection {
     });
     this.on('connect', () => this.#release());
     this.on('sasl:handshake', () => {
-      if (this.#reauthenticating) this.#reauthenticatedAt = performance.now();
-      this.#reauthenticating = false;
+      if (this.status === 'reauthenticating') this.#reauthenticatedAt = performance.now();
     });
     this.on('close', () => {
       clearTimeout(this.#delay);
@@ -62,7 +60,6 @@ class WireConnection extends Connection {
       this.#delay = setTimeout(() => this.reauthenticate(), waitMs);
       return;
     }
-    this.#reauthenticating = true;
     super.reauthenticate();
   }
 

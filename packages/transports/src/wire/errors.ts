@@ -1,5 +1,6 @@
 import { protocolErrors, protocolErrorsCodesById } from '@platformatic/kafka';
 import { type ErrorCode, type ErrorFacts, isTurnpikeError, TurnpikeError, type Written } from '@turnpike/core';
+import { withoutCode } from '@turnpike/core/spi';
 
 /** Kafka's error -> ours; what isn't listed is BROKER_UNAVAILABLE where Kafka calls it retriable, else BROKER_REJECTED. */
 const CODES: Readonly<Record<string, ErrorCode>> = {
@@ -57,8 +58,7 @@ export function brokerError(code: number, where: Where, serverMessage?: string |
 /** An error that was waited for as long as is sensible: nothing but somebody's doing will end it. Only of those that Kafka calls retriable without time ending them. */
 export function final(error: TurnpikeError): TurnpikeError {
   if (error.code !== 'TOPIC_UNKNOWN' || !error.retriable) return error;
-  const text = error.message.slice(error.code.length + 3);
-  return new TurnpikeError(error.code, text, { ...error.facts, cause: error.cause, ...(error.written ? { written: error.written } : {}) });
+  return new TurnpikeError(error.code, withoutCode(error), { ...error.facts, cause: error.cause, ...(error.written ? { written: error.written } : {}) });
 }
 
 interface LibraryError extends Error {

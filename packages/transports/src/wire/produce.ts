@@ -1,6 +1,14 @@
 import { type Connection, createAPI, initProducerIdV4, produceV9, Writer } from '@platformatic/kafka';
 import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
-import { type CompiledProducerOptions, type LinkContext, type ProduceBatch, type ProduceDriver, type ProduceOutcome, pause } from '@turnpike/core/spi';
+import {
+  type CompiledProducerOptions,
+  type LinkContext,
+  type ProduceBatch,
+  type ProduceDriver,
+  type ProduceOutcome,
+  pause,
+  withoutCode,
+} from '@turnpike/core/spi';
 import type { Connections } from './connections.ts';
 import { brokerError, final, isKafkaError, responseIn } from './errors.ts';
 import type { Metadata } from './metadata.ts';
@@ -425,7 +433,7 @@ function dataOf(attempts: readonly Attempt[]): TopicData[] {
 }
 
 function withPlace(error: TurnpikeError, topic: string, partition: number): TurnpikeError {
-  return new TurnpikeError(error.code, error.message.slice(error.code.length + 3), {
+  return new TurnpikeError(error.code, withoutCode(error), {
     ...error.facts,
     topic,
     partition,
