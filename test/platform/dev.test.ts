@@ -99,7 +99,8 @@ describe('turnpike dev', () => {
       /^ {12}node --env-file=\.turnpike\/local\/monitor\.env your-service\.ts$/,
     ])
       expect(dev.stdout.split('\n')).toContainEqual(expect.stringMatching(line));
-    expect(dev.stdout.split('\n').filter((line) => line.length > 80)).toEqual([]);
+    // A path alone on its line may be wider: how long the one to the program is depends on where this repository lies.
+    expect(dev.stdout.split('\n').filter((line) => line.length > 80 && /\S\s+\S/.test(line.replace(/ \\$/, '')))).toEqual([]);
     expect([here.mode('.turnpike/local'), here.mode('.turnpike/local/monitor.env')]).toEqual(['0700', '0600']);
     expect(here.read('.turnpike/local/.gitignore')).toBe('*\n');
 
@@ -109,7 +110,8 @@ describe('turnpike dev', () => {
     // The command that is printed for the admin, as it stands.
     expect(here.mode('.turnpike/local/platform-admin.env')).toBe('0600');
     const printed = /^admin {7}.*\n((?:.*\\\n)*.*)\n/m.exec(dev.stdout)?.[1] ?? '';
-    expect(printed.trim()).toMatch(/^node --env-file=\.turnpike\/local\/platform-admin\.env \\\n +\S+ apply --env local$/);
+    const words = printed.trim().replaceAll(/ \\\n +/g, ' ');
+    expect(words).toMatch(/^node --env-file=\.turnpike\/local\/platform-admin\.env \S+ apply --env local$/);
     expect(await here.shell(printed)).toEqual({ code: 0, stdout: 'local is as turnpike.yaml says\n', stderr: '' });
     // Also what asks for more than the one broker can: nobody could write if two of its one replica had to be in sync.
     here.write({ 'airside/turnpike.yaml': owner.replace('partitions: 3', 'partitions: 4') });

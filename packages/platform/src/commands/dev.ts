@@ -96,11 +96,28 @@ function describeServices(services: readonly LocalService[]): readonly string[] 
 function describeAdmin(folder: string, files: readonly string[]): readonly string[] {
   const at = path.relative(process.cwd(), path.join(path.resolve(folder), ADMIN_ENV_FILE));
   const [first = ''] = files;
+  const program = path.relative(process.cwd(), process.argv[1] ?? 'turnpike');
   return [
     'admin       may do all; applies a change of the manifest with',
-    `            node --env-file=${at} \\`,
-    `            ${path.relative(process.cwd(), process.argv[1] ?? 'turnpike')} apply --env local${first === 'turnpike.yaml' ? '' : ` -f ${first}`}`,
+    ...continued(['node', `--env-file=${at}`, program, 'apply', '--env local', ...(first === 'turnpike.yaml' ? [] : [`-f ${first}`])]),
   ];
+}
+
+const INDENT = ' '.repeat(12);
+
+/** A command for a shell, continued by backslashes where a line would be wider than 80 columns. */
+function continued(words: readonly string[]): readonly string[] {
+  const lines: string[] = [];
+  let line = INDENT;
+  for (const word of words) {
+    // Two more columns for the backslash.
+    if (line !== INDENT && line.length + word.length + 3 > 80) {
+      lines.push(`${line} \\`);
+      line = INDENT;
+    }
+    line += line === INDENT ? word : ` ${word}`;
+  }
+  return [...lines, line];
 }
 
 function describePlaces(folder: string, directory: string): readonly string[] {
