@@ -9,19 +9,20 @@ import {
   settleRecords,
   TopicProducer,
 } from '@turnpike/core';
-import type {
-  AccessPolicy,
-  Clock,
-  ClusterRef,
-  DrainGate,
-  FetchGate,
-  Identity,
-  Link,
-  Logger,
-  ProducerPort,
-  Serde,
-  Telemetry,
-  Transport,
+import {
+  type AccessPolicy,
+  type Clock,
+  type ClusterRef,
+  type DrainGate,
+  type FetchGate,
+  type Identity,
+  type Link,
+  type Logger,
+  type ProducerPort,
+  requireCapabilities,
+  type Serde,
+  type Telemetry,
+  type Transport,
 } from '@turnpike/core/spi';
 import type { AnyTopic } from './generated.ts';
 
@@ -92,7 +93,8 @@ export class ClusterConnection implements AsyncDisposable {
   }
 
   consumer(topics: readonly AnyTopic[], options: CompiledConsumer): GroupConsumer {
-    const { access, telemetry, clock, logger } = this.#layers;
+    const { access, telemetry, clock, logger, transport } = this.#layers;
+    requireCapabilities(transport, { consumer: options });
     const serdes = new Map(topics.map((topic) => [topic.name, this.#layers.serdes(topic)]));
     return new GroupConsumer({ topics: serdes, access, telemetry, clock, logger, port: this.#link.consumer(options), options });
   }

@@ -159,6 +159,8 @@ describe('connect', () => {
     ],
     ['acks that contradict', { producer: { acks: 1 } }, 'CONFIG_INVALID', /producer\.acks is 1 but idempotent/],
     ['compression that the transport lacks', { producer: { compression: 'zstd' } }, 'CAPABILITY_MISSING', /no zstd compression/],
+    ['a group protocol that it lacks', { consumer: { groupProtocol: 'consumer' } }, 'CAPABILITY_MISSING', /no KIP-848 groups/],
+    ['a static member where it has none', { consumer: { instanceId: 'pod-0' } }, 'CAPABILITY_MISSING', /no static membership/],
   ])('refuses %s and says what to do', async (_what, options, code, message) => {
     const error = await local(options).connecting.then(
       () => undefined,

@@ -3,7 +3,6 @@ import { type ClusterDescriptor, type Identity, noTelemetry, type Serde, type Te
 import { accessPolicy, quotaGates } from '@turnpike/policy';
 import { confluentSerde, grantIds, localIds, registryClient, registryIds, type SchemaIds, stringSerde } from '@turnpike/schema';
 import { openTelemetry } from '@turnpike/telemetry';
-import { wireTransport } from '@turnpike/transports/wire';
 import { ClusterConnection } from './cluster-connection.ts';
 import { clusterFor, readDescriptors } from './clusters.ts';
 import type { AnyTopic, ServiceContract } from './generated.ts';
@@ -47,7 +46,7 @@ interface Opening {
 async function openClusters(service: ServiceContract, opening: Opening): Promise<Map<string, ClusterConnection>> {
   const { settings, environment, identity, grant, cleanUp } = opening;
   const { clock, logger, onQuota: onExceeded } = settings;
-  const transport = settings.transport ?? wireTransport();
+  const { transport } = settings;
   const produced = Object.values(service.produces);
   const names = [...new Set([...produced, ...Object.values(service.consumes).map((c) => c.topic)].map((t) => t.cluster))];
   const descriptors = await descriptorsOf(transport, settings);

@@ -22,7 +22,7 @@ export async function resolveGrant(service: ServiceContract, environment: string
       logger: settings.logger,
     });
   }
-  if (settings.transport?.name === 'memory') {
+  if (settings.transport.name === 'memory') {
     const claims = everythingDeclared(service, environment, identity.principal);
     return { claims: () => claims, [Symbol.asyncDispose]: async () => {} };
   }

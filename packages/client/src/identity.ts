@@ -27,7 +27,7 @@ export async function resolveIdentity(
 ): Promise<{ readonly identity: Identity; readonly own: AsyncDisposable | undefined }> {
   const found = await identityOf(settings);
   if (found) return found;
-  if (settings.transport?.name === 'memory') return { identity: anonymousIdentity(principalsOf(service, environment)[0] ?? service.name), own: undefined };
+  if (settings.transport.name === 'memory') return { identity: anonymousIdentity(principalsOf(service, environment)[0] ?? service.name), own: undefined };
   throw noIdentity();
 }
 

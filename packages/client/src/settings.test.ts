@@ -87,11 +87,11 @@ describe('the environment', () => {
 
 describe('options', () => {
   it('have the defaults that their docs say', () => {
-    const { logger, clock, ...rest } = from({});
+    const { logger, clock, transport, ...rest } = from({});
+    expect(transport.name).toBe('wire');
     expect(rest).toEqual({
       environment: undefined,
       identity: undefined,
-      transport: undefined,
       grant: undefined,
       clusters: undefined,
       registry: undefined,

@@ -7,8 +7,18 @@ import {
   type Stage,
   TurnpikeError,
 } from '@turnpike/core';
-import { type Clock, type ClusterDescriptor, type Identity, type Logger, systemClock, type Telemetry, type Transport } from '@turnpike/core/spi';
+import {
+  type Clock,
+  type ClusterDescriptor,
+  type Identity,
+  type Logger,
+  requireCapabilities,
+  systemClock,
+  type Telemetry,
+  type Transport,
+} from '@turnpike/core/spi';
 import type { OpenTelemetryOptions } from '@turnpike/telemetry';
+import { wireTransport } from '@turnpike/transports/wire';
 import { stderrLogger } from './logger.ts';
 
 /** What connect() takes. Each default comes from an environment variable that the platform injects; docs/configuration.md lists them. */
@@ -53,7 +63,7 @@ export interface ConnectOptions {
 export interface Settings {
   readonly environment: string | undefined;
   readonly identity: Identity | IdentitySettings | undefined;
-  readonly transport: Transport | undefined;
+  readonly transport: Transport;
   readonly grant: string | undefined;
   readonly clusters: string | readonly ClusterDescriptor[] | undefined;
   readonly registry: string | undefined;
@@ -91,7 +101,9 @@ export function readSettings(options: ConnectOptions): Settings {
     environment: read.string('environment') ?? fromEnv('TURNPIKE_ENV'),
     identity:
       shaped<Identity>(read, 'identity', anObjectWith('kind', 'principal'), 'what mtlsIdentity() or oauthIdentity() makes') ?? identitySettings(fromEnv),
-    transport: shaped<Transport>(read, 'transport', anObjectWith('name', 'connect'), 'what wireTransport() or memoryTransport() makes'),
+    transport:
+      shaped<Transport>(read, 'transport', anObjectWith('name', 'capabilities', 'connect'), 'what wireTransport() or memoryTransport() makes') ??
+      wireTransport(),
     grant: read.string('grant') ?? fromEnv('TURNPIKE_GRANT'),
     clusters:
       shaped(read, 'clusters', (v) => typeof v === 'string' || Array.isArray(v), 'the path of a file, or a list of descriptors') ??
@@ -114,8 +126,8 @@ export function readSettings(options: ConnectOptions): Settings {
   };
   read.end();
   // Refused here, before anything is reached, though they are compiled again where a grant or a call adds to them.
-  compileProducerOptions(settings.producer);
-  compileConsumerOptions('any', settings.consumer);
+  const producer = compileProducerOptions(settings.producer);
+  requireCapabilities(settings.transport, { producer, consumer: compileConsumerOptions('any', settings.consumer) });
   return Object.freeze(settings);
 }
 

@@ -15,6 +15,7 @@ export {
   type TopicDescription,
   type TopicSpec,
 } from './spi/admin.ts';
+export { requireCapabilities } from './spi/capabilities.ts';
 export { type Clock, pause, systemClock } from './spi/clock.ts';
 export type { Codec, SchemaRef, Serde } from './spi/codec.ts';
 export type { BufferedRecord, ProduceBatch, ProduceDriver, ProduceOutcome } from './spi/driver.ts';

@@ -4,7 +4,7 @@ import { ManualClock } from '../memory/manual-clock.ts';
 import { compileProducerOptions, type ProducerOptions } from '../pipeline/options.ts';
 import type { ProduceBatch, ProduceDriver, ProduceOutcome } from '../spi/driver.ts';
 import { type DrainGate, openGate } from '../spi/policy.ts';
-import type { Pending, SettledBatch } from '../spi/transport.ts';
+import type { Pending, SettledBatch, TransactionPort } from '../spi/transport.ts';
 import { accumulate } from './accumulator.ts';
 
 type Outcomes = readonly (ProduceOutcome | Promise<ProduceOutcome>)[];
@@ -27,8 +27,7 @@ class HeldDriver implements ProduceDriver {
   }
 }
 
-function setUp(options: ProducerOptions = {}, gate: DrainGate = openGate) {
-  const driver = new HeldDriver();
+function setUp(options: ProducerOptions = {}, gate: DrainGate = openGate, driver = new HeldDriver()) {
   const clock = new ManualClock();
   const settled: SettledBatch[] = [];
   const events = {
@@ -396,5 +395,40 @@ describe('accumulate', () => {
     }
     expect(sent).toHaveLength(120);
     expect(new Set(sent.slice(0, 40)).size).toBe(40);
+  });
+});
+
+describe('a transaction', () => {
+  function transactional() {
+    const calls: string[] = [];
+    const say = (what: string) => async () => void calls.push(what);
+    const transaction: TransactionPort = { begin: say('begin'), sendOffsets: say('offsets'), commit: say('commit'), abort: say('abort') };
+    const { append, driver, port } = setUp({}, openGate, Object.assign(new HeldDriver(), { transaction }));
+    return { calls, append, driver, transaction: port.transaction as TransactionPort };
+  }
+
+  it('is committed when all that was appended is acknowledged, not before', async () => {
+    const { calls, append, driver, transaction } = transactional();
+    await transaction.begin();
+    append(0, 'a');
+    const committing = transaction.commit();
+    await turn();
+    expect(calls).toEqual(['begin']);
+    driver.flushes[0]?.answer();
+    await committing;
+    expect(calls).toEqual(['begin', 'commit']);
+  });
+
+  it('of which a record has failed is not committed; after abort() the next one is', async () => {
+    const { calls, append, driver, transaction } = transactional();
+    await transaction.begin();
+    append(0, 'a');
+    await turn();
+    driver.flushes[0]?.answer([{ baseOffset: -1n, attempts: 1, error: new TurnpikeError('BROKER_REJECTED', 'no', { topic: 't', written: 'no' }) }]);
+    await expect(transaction.commit()).rejects.toMatchObject({ code: 'TRANSACTION_ABORTED', facts: { topic: 't' }, cause: { code: 'BROKER_REJECTED' } });
+    await transaction.abort();
+    await transaction.begin();
+    await transaction.commit();
+    expect(calls).toEqual(['begin', 'abort', 'begin', 'commit']);
   });
 });

@@ -1,6 +1,6 @@
 import { asTurnpikeError, TurnpikeError } from '../errors.ts';
 import type { BufferedRecord, ProduceBatch, ProduceDriver, ProduceOutcome } from '../spi/driver.ts';
-import type { CompiledProducerOptions, LinkContext, OutboundRecord, Pending, ProducerPort, SettledBatch } from '../spi/transport.ts';
+import type { CompiledProducerOptions, LinkContext, OutboundRecord, Pending, ProducerPort, SettledBatch, TransactionPort } from '../spi/transport.ts';
 import { Arena } from './arena.ts';
 
 /** What a buffered record costs beside its bytes: the object, its views, its place in the queues. */
@@ -46,6 +46,7 @@ export function accumulate(driver: ProduceDriver, context: Pick<LinkContext, 'cl
 }
 
 class Accumulator implements ProducerPort {
+  readonly transaction?: TransactionPort;
   readonly #driver: ProduceDriver;
   readonly #context: Pick<LinkContext, 'clock' | 'gate' | 'events'>;
   readonly #options: CompiledProducerOptions;
@@ -65,11 +66,14 @@ class Accumulator implements ProducerPort {
   #wakeAt = Number.POSITIVE_INFINITY;
   #sweep: Disposable | undefined;
   #closing: Promise<void> | undefined;
+  /** The first record that failed in this transaction. */
+  #failed: TurnpikeError | undefined;
 
   constructor(driver: ProduceDriver, context: Pick<LinkContext, 'clock' | 'gate' | 'events'>, options: CompiledProducerOptions) {
     this.#driver = driver;
     this.#context = context;
     this.#options = options;
+    if (driver.transaction) this.transaction = this.#flushing(driver.transaction);
   }
 
   warm(topics: readonly string[]): Promise<void> {
@@ -151,6 +155,35 @@ class Accumulator implements ProducerPort {
       await this.#driver[Symbol.asyncDispose]();
     })();
     return this.#closing;
+  }
+
+  /** All of a transaction is handed over before it ends, and one of which a record has failed is not committed. */
+  #flushing(transaction: TransactionPort): TransactionPort {
+    return {
+      begin: () => {
+        this.#failed = undefined;
+        return transaction.begin();
+      },
+      sendOffsets: (group, offsets) => transaction.sendOffsets(group, offsets),
+      commit: async () => {
+        await this.flush();
+        const cause = this.#failed;
+        if (cause)
+          throw new TurnpikeError(
+            'TRANSACTION_ABORTED',
+            `A record of the transaction failed (${cause.code}), so it can't be committed; abort() and begin again.`,
+            {
+              ...cause.facts,
+              cause,
+            },
+          );
+        await transaction.commit();
+      },
+      abort: async () => {
+        await this.flush();
+        await transaction.abort();
+      },
+    };
   }
 
   #queueOf(topic: string, partition: number): Queue {
@@ -304,6 +337,7 @@ class Accumulator implements ProducerPort {
   }
 
   #tell(settled: readonly SettledBatch[], startedAtMs = this.#context.clock.now()): void {
+    for (const { error } of settled) this.#failed ??= error;
     if (settled.length > 0) this.#context.events.settled(settled, startedAtMs);
     this.#resolveFlushes();
   }

@@ -52,7 +52,6 @@ export function memoryTransport(options: { readonly cluster?: MemoryCluster } = 
   };
 }
 
-const CAPABILITY_HINT = 'use the wire transport, or drop the option.';
 const RETRY_MS = 50;
 
 class MemoryLink implements Link {
@@ -70,17 +69,12 @@ class MemoryLink implements Link {
   }
 
   async producer(options: CompiledProducerOptions): Promise<ProducerPort> {
-    if (options.transactionalId !== undefined) throw new TurnpikeError('CAPABILITY_MISSING', `The memory transport has no transactions; ${CAPABILITY_HINT}`);
-    if (options.compression !== 'none')
-      throw new TurnpikeError('CAPABILITY_MISSING', `The memory transport has no ${options.compression} compression; ${CAPABILITY_HINT}`);
     const port = accumulate(new MemoryDriver(this.#cluster, this.#context, options), this.#context, options);
     this.#ports.add(port);
     return port;
   }
 
   consumer(options: CompiledConsumerOptions): ConsumerPort {
-    if (options.groupProtocol !== 'classic') throw new TurnpikeError('CAPABILITY_MISSING', `The memory transport has no KIP-848 groups; ${CAPABILITY_HINT}`);
-    if (options.instanceId !== undefined) throw new TurnpikeError('CAPABILITY_MISSING', `The memory transport has no static membership; ${CAPABILITY_HINT}`);
     const port: MemoryConsumer = new MemoryConsumer(this.#cluster, this.#context, options, () => this.#ports.delete(port));
     this.#ports.add(port);
     return port;

@@ -1,5 +1,6 @@
 import type { TurnpikeError } from '../errors.ts';
 import type { HeaderEntry } from '../headers.ts';
+import type { TransactionPort } from './transport.ts';
 
 /** A record in the accumulator: its own bytes, safe until its batch has settled. */
 export interface BufferedRecord {
@@ -35,6 +36,8 @@ export interface ProduceOutcome {
 
 /** What a library-backed transport implements; `accumulate()` makes a `ProducerPort` of it. */
 export interface ProduceDriver extends AsyncDisposable {
+  /** There where the producer has a transactional id. The accumulator flushes before it ends one, and ends none as committed of which a record has failed. */
+  readonly transaction?: TransactionPort;
   /** Rejects with TOPIC_UNKNOWN or AUTHORIZATION_FAILED. */
   warm(topics: readonly string[]): Promise<void>;
   /** Synchronous once warmed; refreshed in the background. */

@@ -129,10 +129,15 @@ export interface ProducerPort extends AsyncDisposable {
   readonly transaction?: TransactionPort;
 }
 
+/** One transaction after another (KIP-98). */
 export interface TransactionPort {
-  begin(): void;
+  /** What is appended from now on belongs to it. Rejects with PRODUCER_FENCED when another producer has taken the transactional id. */
+  begin(): Promise<void>;
+  /** Part of the transaction: committed with it, or not at all. */
   sendOffsets(group: string, offsets: readonly CommitOffset[]): Promise<void>;
+  /** Flushes, then commits. Rejects with TRANSACTION_ABORTED when a record of it has failed: nothing of it is read, abort() and begin again. */
   commit(): Promise<void>;
+  /** Nothing of it will be read. */
   abort(): Promise<void>;
 }
 

@@ -5,7 +5,6 @@ import type { Address, Connections, Purpose } from './connections.ts';
 import { brokerError, isKafkaError, responseIn, type Where } from './errors.ts';
 import type { Metadata } from './metadata.ts';
 
-const GROUP = 0;
 const BACKOFF_MS = 100;
 
 /** The broker that keeps one group: found, remembered, found again when it has moved. */
@@ -83,28 +82,37 @@ export class Coordinator {
   }
 
   #find(): Promise<Address> {
-    this.#address ??= this.#ask().catch((error: unknown) => {
+    this.#address ??= findCoordinator(this.#metadata, this.#connections, 'group', this.group, this.#context.identity.principal).catch((error: unknown) => {
       this.#address = undefined;
       throw error;
     });
     return this.#address;
   }
+}
 
-  async #ask(): Promise<Address> {
-    const where: Where = { doing: `find the coordinator of the group ${this.group}`, group: this.group, principal: this.#context.identity.principal };
-    let last: unknown;
-    for (const address of this.#metadata.addresses()) {
-      try {
-        const { coordinators } = await this.#connections.call(address, 'offsets', findCoordinatorV4.api, [GROUP, [this.group]], where);
-        const [found] = coordinators;
-        if (found) return { host: found.host, port: found.port };
-      } catch (error) {
-        const answer = responseIn<Awaited<ReturnType<typeof findCoordinatorV4.api.async>>>(error)?.coordinators[0];
-        if (answer) throw brokerError(answer.errorCode, where, answer.errorMessage);
-        last = error;
-        if (!asTurnpikeError(error, 'INTERNAL', where.doing).retriable) throw error;
-      }
+const KEY_TYPES = { group: 0, 'transactional id': 1 } as const;
+
+/** The broker that keeps a group or a transactional id. Rejects with AUTHORIZATION_FAILED where this identity may not see it; asking changes nothing. */
+export async function findCoordinator(
+  metadata: Metadata,
+  connections: Connections,
+  what: keyof typeof KEY_TYPES,
+  name: string,
+  principal: string,
+): Promise<Address> {
+  const where: Where = { doing: `find the coordinator of the ${what} ${name}`, principal, ...(what === 'group' ? { group: name } : { transactionalId: name }) };
+  let last: unknown;
+  for (const address of metadata.addresses()) {
+    try {
+      const { coordinators } = await connections.call(address, 'offsets', findCoordinatorV4.api, [KEY_TYPES[what], [name]], where);
+      const [found] = coordinators;
+      if (found) return { host: found.host, port: found.port };
+    } catch (error) {
+      const answer = responseIn<Awaited<ReturnType<typeof findCoordinatorV4.api.async>>>(error)?.coordinators[0];
+      if (answer) throw brokerError(answer.errorCode, where, answer.errorMessage);
+      last = error;
+      if (!asTurnpikeError(error, 'INTERNAL', where.doing).retriable) throw error;
     }
-    throw last;
   }
+  throw last;
 }
