@@ -1,0 +1,121 @@
+import type { ConsumerOptions, ProducerOptions } from '@turnpike/core';
+import type { MemoryCluster } from '@turnpike/core/memory';
+import { type Capabilities, type CompiledConsumerOptions, type CompiledProducerOptions, requireCapabilities, type Transport } from '@turnpike/core/spi';
+import type { Platform, PlatformOptions } from '../platform.ts';
+import { assertRefusal } from './assertions.ts';
+import { type Bench, Grounds } from './bench.ts';
+import { within } from './within.ts';
+
+/** A transport and what its cases run against. */
+export interface TransportUnderTest {
+  readonly name: string;
+  /** A new one each time; with metadata that is at most 1 s old, where it has such an option. */
+  transport(): Transport;
+  /** What `connect()` of @turnpike/client does with this transport and these options. What it resolves with is disposed of, if it can be. */
+  connect(transport: Transport, options: ConnectAsks): Promise<unknown>;
+  /** A real cluster; the same one for the same options. Whoever makes it closes it, after the suite. undefined = the memory transport. */
+  platform?(options?: PlatformOptions): Promise<Platform>;
+  /** The memory transport's: with an authorizer whose super user is "platform-admin". */
+  readonly cluster?: MemoryCluster;
+}
+
+export interface ConnectAsks {
+  readonly producer?: ProducerOptions;
+  readonly consumer?: ConsumerOptions;
+}
+
+/** "refused": the transport lacks the capability, and `connect()` said so with CAPABILITY_MISSING. */
+export type CaseOutcome = 'passed' | 'refused';
+
+export interface ConformanceCase {
+  /** A sentence. */
+  readonly name: string;
+  /** The row of docs/transports.md that it proves. */
+  readonly row: string;
+  /** Among the few that show within a minute whether a transport works at all. */
+  readonly quick: boolean;
+  /** Rejects with what is wrong, at the latest after a minute. */
+  run(): Promise<CaseOutcome>;
+}
+
+export interface ConformanceSuite extends AsyncDisposable {
+  readonly cases: readonly ConformanceCase[];
+}
+
+/** One case, as it is written. */
+export interface CaseDefinition {
+  readonly row: string;
+  readonly name: string;
+  /** "broker": TLS, tokens, a broker that goes away, what only a real one knows. A transport without a platform doesn't have the case. */
+  readonly needs?: 'broker';
+  /** Whether the transport can do it at all. Where it can't, the refusal of `asks`, or of `requires`, is the case; with neither, there is nothing that a service could ask for,
+   *  and the transport doesn't have the case. */
+  readonly capability?: (capabilities: Capabilities) => boolean;
+  /** What connect() must refuse where the capability is missing. */
+  readonly asks?: ConnectAsks;
+  /** What `requireCapabilities()` must refuse where the capability is missing and connect() has no option for it. */
+  readonly requires?: { readonly producer?: Partial<CompiledProducerOptions>; readonly consumer?: Partial<CompiledConsumerOptions> };
+  readonly quick?: boolean;
+  /** Rejects with what is wrong. What it has opened through the bench is closed afterwards. */
+  run(bench: Bench): Promise<void>;
+}
+
+export const define = (definition: CaseDefinition): CaseDefinition => definition;
+
+/** How long a case may take, in ms. */
+const CASE_MS = 60_000;
+
+/** The cases that a transport has, of these definitions. */
+export function suiteOf(definitions: readonly CaseDefinition[], make: () => TransportUnderTest): ConformanceSuite {
+  const under = make();
+  const grounds = new Grounds(under);
+  const { capabilities } = under.transport();
+  const has = (d: CaseDefinition): boolean => {
+    if (d.needs === 'broker' && under.platform === undefined) return false;
+    return lacking(d, capabilities) ? d.asks !== undefined || d.requires !== undefined : true;
+  };
+  const cases = definitions.filter(has).map((definition) => ({
+    name: definition.name,
+    row: definition.row,
+    quick: definition.quick ?? false,
+    run: () => (lacking(definition, capabilities) ? refuse(under, definition) : perform(grounds, definition)),
+  }));
+  return { cases, [Symbol.asyncDispose]: () => grounds[Symbol.asyncDispose]() };
+}
+
+/** What docs/transports.md says of a row for one transport. */
+export function support(
+  definition: CaseDefinition,
+  under: Pick<TransportUnderTest, 'platform'>,
+  capabilities: Capabilities,
+): 'yes' | 'refused' | 'no' | 'none' {
+  if (lacking(definition, capabilities)) return (definition.asks ?? definition.requires) ? 'refused' : 'no';
+  return definition.needs === 'broker' && under.platform === undefined ? 'none' : 'yes';
+}
+
+const lacking = (definition: CaseDefinition, capabilities: Capabilities): boolean => definition.capability?.(capabilities) === false;
+
+async function perform(grounds: Grounds, definition: CaseDefinition): Promise<CaseOutcome> {
+  const bench = await grounds.bench();
+  try {
+    await within(CASE_MS, definition.run(bench), definition.name);
+  } catch (error) {
+    await bench[Symbol.asyncDispose]().catch(() => {}); // What went wrong first is what the reader can mend.
+    throw error;
+  }
+  await within(CASE_MS, bench[Symbol.asyncDispose](), `${definition.name}: closing what it had opened`);
+  return 'passed';
+}
+
+async function refuse(under: TransportUnderTest, { asks, requires, name }: CaseDefinition): Promise<CaseOutcome> {
+  const transport = under.transport();
+  if (asks) {
+    const connected = under.connect(transport, asks).then(async (kafka) => {
+      const closing = kafka as Partial<AsyncDisposable> | undefined;
+      await closing?.[Symbol.asyncDispose]?.();
+    });
+    await assertRefusal(within(CASE_MS, connected, name), 'CAPABILITY_MISSING');
+  }
+  if (requires) await assertRefusal((async () => requireCapabilities(transport, requires))(), 'CAPABILITY_MISSING');
+  return 'refused';
+}

@@ -1,0 +1,3 @@
+import type { CaseDefinition } from './frame.ts';
+
+export const transactions: readonly CaseDefinition[] = [];
