@@ -76,7 +76,7 @@ export interface GroupDescription {
   readonly members: readonly { readonly memberId: string; readonly clientId: string; readonly host: string; readonly partitions: readonly TopicPartition[] }[];
 }
 
-/** Administration over the same connection, identity and errors. Batched: one request for many items, an outcome each. */
+/** Administration over the same connection, identity and errors. Batched: one request for many items, an outcome each, in their order. */
 export interface AdminPort {
   cluster(): Promise<{
     readonly id: string;

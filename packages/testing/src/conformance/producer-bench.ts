@@ -25,7 +25,7 @@ export interface Sent {
 }
 
 /** Core's side of one record. */
-class SeamPending implements Pending {
+export class SeamPending implements Pending {
   readonly deadlineMs: number;
   readonly span = undefined;
   readonly promise: Promise<Sent>;
@@ -59,7 +59,8 @@ export class ProducerBench implements AsyncDisposable {
   readonly port: ProducerPort;
   readonly #deliveryTimeoutMs: number;
   readonly #warmed = new Set<string>();
-  readonly #pendings: SeamPending[] = [];
+  /** Of every record, in the order in which they were appended. */
+  readonly pendings: SeamPending[] = [];
 
   constructor(port: ProducerPort, deliveryTimeoutMs: number) {
     this.port = port;
@@ -83,7 +84,7 @@ export class ProducerBench implements AsyncDisposable {
   }
 
   /** All of them appended in one turn, in this order, once the topics are warm; waits for room in between. One outcome each. */
-  async sendAll(records: readonly RecordInit[]): Promise<readonly PromiseSettledResult<Sent>[]> {
+  async sendAll(records: readonly RecordInit[]): Promise<PromiseSettledResult<Sent>[]> {
     await this.port.warm([...new Set(records.map((r) => r.topic))]);
     const sent: Promise<Sent>[] = [];
     for (const record of records) {
@@ -102,13 +103,13 @@ export class ProducerBench implements AsyncDisposable {
     const timestampMs = init.timestampMs ?? Date.now();
     const pending = new SeamPending(systemClock.monotonic() + (init.deliveryTimeoutMs ?? this.#deliveryTimeoutMs), timestampMs);
     if (!this.port.append(outbound(init, timestampMs), pending)) return undefined;
-    this.#pendings.push(pending);
+    this.pendings.push(pending);
     return pending.promise;
   }
 
   /** How many records have been settled more than once: none may. */
   get settledTwice(): number {
-    return this.#pendings.filter((p) => p.settled > 1).length;
+    return this.pendings.filter((p) => p.settled > 1).length;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -70,6 +70,10 @@ const OPERATIONS: Readonly<Record<AclOperation, (typeof AclOperations)[keyof typ
 const nameOf = <K extends string>(table: Readonly<Record<K, number>>, value: number): K | undefined =>
   (Object.entries(table) as [K, number][]).find(([, v]) => v === value)?.[0];
 
+/** A broker answers in an order of its own, those that it refuses last or first. */
+const inOrder = (names: readonly string[], results: readonly ItemResult[]): readonly ItemResult[] =>
+  names.flatMap((name) => results.find((r) => r.name === name) ?? []);
+
 /** Administration over one connection: any broker forwards to the controller (KIP-590); groups are asked of their coordinators, offsets of the leaders. What is made or removed here is so at
  *  every broker when the call resolves. */
 export function wireAdmin(context: LinkContext, metadata: Metadata, connections: Connections): AdminPort {
@@ -120,19 +124,28 @@ export function wireAdmin(context: LinkContext, metadata: Metadata, connections:
       }));
       const response = await call(createTopicsV7.api, [request, TIMEOUT_MS, false], 'create topics');
       await visible.topics(new Map(response.topics.flatMap((t) => (t.errorCode === 0 ? [[t.name, t.numPartitions] as const] : []))));
-      return response.topics.map((t) => item(t.name, t.errorCode, `create ${t.name}`, t.errorMessage));
+      return inOrder(
+        topics.map((t) => t.name),
+        response.topics.map((t) => item(t.name, t.errorCode, `create ${t.name}`, t.errorMessage)),
+      );
     },
     async createPartitions(counts) {
       const request = counts.map(({ topic, partitions }) => ({ name: topic, count: partitions, assignments: null }));
       const response = await call(createPartitionsV3.api, [request, TIMEOUT_MS, false], 'add partitions');
       const made = counts.filter(({ topic }) => response.results.some((r) => r.name === topic && r.errorCode === 0));
       await visible.topics(new Map(made.map(({ topic, partitions }) => [topic, partitions])));
-      return response.results.map((r) => item(r.name, r.errorCode, `add partitions to ${r.name}`, r.errorMessage));
+      return inOrder(
+        counts.map((c) => c.topic),
+        response.results.map((r) => item(r.name, r.errorCode, `add partitions to ${r.name}`, r.errorMessage)),
+      );
     },
     async deleteTopics(names) {
       const response = await call(deleteTopicsV6.api, [names.map((name) => ({ name, topicId: null })), TIMEOUT_MS], 'delete topics');
       await visible.noTopics(response.responses.flatMap((r) => (r.errorCode === 0 && r.name ? [r.name] : [])));
-      return response.responses.map((r) => item(r.name ?? '', r.errorCode, `delete ${r.name}`, r.errorMessage));
+      return inOrder(
+        names,
+        response.responses.map((r) => item(r.name ?? '', r.errorCode, `delete ${r.name}`, r.errorMessage)),
+      );
     },
     async topicConfigs(names) {
       if (names.length === 0) return new Map();
@@ -159,7 +172,10 @@ export function wireAdmin(context: LinkContext, metadata: Metadata, connections:
         ),
       }));
       const { responses } = await call(incrementalAlterConfigsV1.api, [resources, false], 'alter topic configurations');
-      return responses.map((r) => item(r.resourceName, r.errorCode, `alter the configuration of ${r.resourceName}`, r.errorMessage));
+      return inOrder(
+        changes.map((c) => c.topic),
+        responses.map((r) => item(r.resourceName, r.errorCode, `alter the configuration of ${r.resourceName}`, r.errorMessage)),
+      );
     },
     async acls() {
       const any = { resourceType: ResourceTypes.ANY, resourceName: null, resourcePatternType: ResourcePatternTypes.ANY };
