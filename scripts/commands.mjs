@@ -24,6 +24,29 @@ export const commands = {
   },
 };
 
+/** What `--transport` takes. */
+export const TRANSPORTS = ['wire', 'confluent', 'kafkajs'];
+/** The options of the test runner whose next argument is theirs, not the name of a file. */
+const WITH_VALUE = ['-t', '--testNamePattern', '--reporter', '--project', '--retry', '--bail'];
+
+/** Whether a command runs something over Confluent's client, whose native addon is built for those alone. @throws Usage */
+export function needsAddon(name, { args, root }) {
+  if (name === 'setup' || name === 'quickstart') return transportIn(args) === 'confluent';
+  if (name === 'prove' && args[0] === 'conformance') return (transportIn(args) ?? 'confluent') === 'confluent';
+  if (name !== 'test') return false;
+  const named = args.filter((arg, i) => !arg.startsWith('-') && !WITH_VALUE.includes(args[i - 1] ?? ''));
+  const tests = readdirSync(path.join(root, 'test'), { recursive: true }).filter((file) => /(confluent|conformance)[^/]*\.test\.ts$/.test(file));
+  return named.length === 0 || named.some((arg) => tests.some((file) => path.join(root, 'test', file).includes(path.normalize(arg))));
+}
+
+function transportIn(args) {
+  const at = args.findIndex((arg) => arg === '--transport' || arg.startsWith('--transport='));
+  if (at < 0) return undefined;
+  const value = args[at]?.startsWith('--transport=') ? args[at].slice('--transport='.length) : args[at + 1];
+  if (value !== undefined && TRANSPORTS.includes(value)) return value;
+  throw new Usage(`${value === undefined ? 'Say which transport' : `There is no transport ${value}`}. There are: ${TRANSPORTS.join(', ')}.`);
+}
+
 function proofsIn(folder) {
   if (!existsSync(folder)) return [];
   const files = readdirSync(folder).filter((file) => file.endsWith('.ts'));

@@ -6,7 +6,7 @@ import { constants } from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
-import { commands, Usage } from './commands.mjs';
+import { commands, needsAddon, Usage } from './commands.mjs';
 import { setup } from './setup.mjs';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
@@ -33,17 +33,19 @@ function run([program, ...args], env) {
 
 const [name = '', ...args] = process.argv.slice(2);
 let steps = [];
+let addon = false;
 try {
   if (name !== 'setup' && !Object.hasOwn(commands, name))
     throw new Usage(`There is no command ${name}. There are: setup, ${Object.keys(commands).join(', ')}.`);
   if (name !== 'setup') steps = commands[name]({ args, root });
+  addon = needsAddon(name, { args, root });
 } catch (error) {
   if (!(error instanceof Usage)) throw error;
   console.error(error.message);
   process.exit(2);
 }
 
-const node = await setup({ root, say: (line) => console.log(`setup: ${line}`), quiet: name !== 'setup' });
+const node = await setup({ root, say: (line) => console.log(`setup: ${line}`), quiet: name !== 'setup', addon });
 // The workspace's Node comes first for everything that the steps start.
 const env = { ...process.env, PATH: `${bin}${path.delimiter}${process.env.PATH ?? ''}` };
 for (const [program, ...rest] of steps) {

@@ -5,13 +5,14 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
+import { AddonMissing, ensureAddon } from './addon.mjs';
 import { staleBuild } from './stale.mjs';
 
 const MINIMUM = [22, 22];
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'];
 
-/** Resolves with the path of the Node that runs the workspace. */
-export async function setup({ root, say, quiet }) {
+/** Resolves with the path of the Node that runs the workspace. `addon`: with the native addon of the confluent transport. */
+export async function setup({ root, say, quiet, addon }) {
   const started = Date.now();
   let did = false;
   if (!installed(root)) {
@@ -44,9 +45,20 @@ export async function setup({ root, say, quiet }) {
       'the build',
     );
   }
+  if (addon && (await withAddon({ root, node, say }))) did = true;
   if (did) say(`done in ${Math.round((Date.now() - started) / 1000)} s, with Node ${version(node).join('.')}`);
   else if (!quiet) say('everything is there');
   return node;
+}
+
+async function withAddon(workspace) {
+  try {
+    return await ensureAddon(workspace);
+  } catch (error) {
+    if (!(error instanceof AddonMissing)) throw error;
+    for (const line of error.message.split('\n')) console.error(`setup: ${line}`);
+    process.exit(1);
+  }
 }
 
 /** What was installed is told by content: a checkout touches files without changing them. */

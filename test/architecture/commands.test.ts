@@ -1,7 +1,7 @@
 // The commands of package.json and the verdict of .ci/run: they run before anything else does, so nothing else would tell that they are wrong.
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
@@ -21,6 +21,9 @@ describe('npm run', () => {
     ['prove', [], /^Say which proof: npm run prove -- NAME\. There are: .+\.\n$/],
     ['prove', ['nothing'], /^There is no proof nothing\. There are: .+\.\n$/],
     ['toString', [], /^There is no command toString\. There are: setup, test, .+\.\n$/],
+    ['setup', ['--transport', 'nothing'], /^There is no transport nothing\. There are: wire, confluent, kafkajs\.\n$/],
+    ['quickstart', ['--transport=nothing'], /^There is no transport nothing\. There are: wire, confluent, kafkajs\.\n$/],
+    ['setup', ['--transport'], /^Say which transport\. There are: wire, confluent, kafkajs\.\n$/],
   ])('%s %j says what there is and ends with 2', async (command, args, message) => {
     const { code, stderr } = await run('node', ['scripts/run.mjs', command, ...args], { cwd: root });
     expect(code).toBe(2);
@@ -38,7 +41,7 @@ describe('npm run setup', () => {
     try {
       for (const name of ['scripts', 'node_modules/.bin', ...Array.from({ length: 12 }, (_, i) => `packages/package-${i}/src`)])
         mkdirSync(path.join(folder, name), { recursive: true });
-      for (const name of ['run.mjs', 'commands.mjs', 'setup.mjs', 'stale.mjs'])
+      for (const name of ['run.mjs', 'commands.mjs', 'setup.mjs', 'addon.mjs', 'stale.mjs'])
         copyFileSync(path.join(root, 'scripts', name), path.join(folder, 'scripts', name));
       writeFileSync(path.join(folder, 'scripts/build.mjs'), `import process from 'node:process';\n${script}\n`);
       writeFileSync(path.join(folder, 'node_modules/.bin/tsup'), '');
@@ -52,6 +55,96 @@ describe('npm run setup', () => {
     } finally {
       rmSync(folder, { recursive: true, force: true });
     }
+  });
+});
+
+/** Runs a line of a script of ours, and resolves with what it says. */
+const evaluate = (script: string, line: string, env: NodeJS.ProcessEnv = process.env) =>
+  run(process.execPath, ['--input-type=module', '-e', `import * as script from ${JSON.stringify(path.join(root, 'scripts', script))};\n${line}`], {
+    cwd: root,
+    env,
+  });
+
+describe("Confluent's addon", () => {
+  it('is built by what runs over it, and by nothing else', async () => {
+    const asked: [command: string, args: string[], needs: boolean][] = [
+      ['setup', [], false],
+      ['setup', ['--transport', 'confluent'], true],
+      ['quickstart', [], false],
+      ['quickstart', ['--transport=confluent'], true],
+      ['quickstart', ['--transport', 'kafkajs'], false],
+      ['prove', ['order'], false],
+      ['prove', ['conformance'], true],
+      ['prove', ['conformance', '--transport', 'wire'], false],
+      ['test', [], true],
+      ['test', ['-t', 'some name'], true],
+      ['test', ['test/transports'], true],
+      ['test', ['confluent'], true],
+      ['test', ['packages/core'], false],
+      ['check', [], false],
+      ['build', [], false],
+    ];
+    const needs = `console.log(JSON.stringify(${JSON.stringify(asked)}.map(([name, args]) => [name, args, script.needsAddon(name, { args, root: ${JSON.stringify(root)} })])));`;
+    const { stdout } = await evaluate('commands.mjs', needs);
+    expect(JSON.parse(stdout)).toEqual(asked);
+  });
+
+  describe('in a workspace of its own', () => {
+    let folder: string;
+    let library: string;
+    let cache: string;
+    beforeEach(() => {
+      folder = mkdtempSync(path.join(tmpdir(), 'turnpike-addon-'));
+      library = path.join(folder, 'packages/transports/node_modules/@confluentinc/kafka-javascript');
+      cache = path.join(folder, 'cache');
+      for (const name of ['deps/librdkafka', 'src', 'util', '../../nan']) mkdirSync(path.join(library, name), { recursive: true });
+      writeFileSync(path.join(library, 'package.json'), '{"version":"0.0.1"}');
+      writeFileSync(path.join(library, 'binding.gyp'), '');
+      // Stands for the binary: it loads where what was built is in its place.
+      writeFileSync(path.join(library, 'librdkafka.js'), "require('node:fs').readFileSync('build/deps/librdkafka.so.1')");
+      writeFileSync(path.join(library, 'deps/librdkafka/configure'), 'echo no such thing; exit 1');
+    });
+    afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+    /** The lines that it says, and then how it ends. */
+    async function ensure(env: NodeJS.ProcessEnv = process.env): Promise<string[]> {
+      const options = `root: ${JSON.stringify(folder)}, node: process.execPath, say: (line) => console.log(line), cache: ${JSON.stringify(cache)}`;
+      const { stdout } = await evaluate('addon.mjs', `console.log(await script.ensureAddon({ ${options} }).catch((error) => error.message));`, env);
+      return stdout.trimEnd().split('\n');
+    }
+
+    it('names the log of a build that fails, and leaves nothing else of it', async () => {
+      const [first, last] = await ensure();
+      expect(first).toBe("building Confluent's addon (1 to 3 minutes with two cores)");
+      const log = /^The build of Confluent's addon failed: see (.+\.log)$/.exec(last ?? '')?.[1] ?? '';
+      expect(readFileSync(log, 'utf8')).toBe('no such thing\n');
+      expect(readdirSync(cache)).toEqual([path.basename(log)]);
+    });
+
+    it('says which tools are missing', async () => {
+      const lines = await ensure({ PATH: path.join(folder, 'nothing') });
+      expect(lines[0]).toBe("Confluent's addon can't be built: cc, c++, make, bash, python3 are missing.");
+      expect(lines.at(-1)).toBe('apt-get install build-essential python3');
+    });
+
+    it('comes from the cache in a fresh clone, and then is there', async () => {
+      const [, last = ''] = await ensure();
+      const kept = /see (.+)\.log$/.exec(last)?.[1] ?? '';
+      for (const name of ['Release/confluent-kafka-javascript.node', 'deps/librdkafka.so.1', 'deps/librdkafka++.so.1']) {
+        mkdirSync(path.dirname(path.join(kept, name)), { recursive: true });
+        writeFileSync(path.join(kept, name), name);
+      }
+      expect(await ensure()).toEqual(["took Confluent's addon from the cache", 'true']);
+      expect(readFileSync(path.join(library, 'build/Release/confluent-kafka-javascript.node'), 'utf8')).toBe('Release/confluent-kafka-javascript.node');
+      expect(await ensure({ PATH: '' })).toEqual(['false']);
+    });
+
+    it('is built on Linux, and elsewhere says what to run', async () => {
+      const { stdout } = await evaluate('addon.mjs', "try { script.requireLinux('darwin'); } catch (error) { console.log(error.message); }");
+      expect(stdout).toBe(
+        "Confluent's addon is built here on Linux only (this is darwin).\nFetch Confluent's own binary: npx pnpm rebuild @confluentinc/kafka-javascript\n",
+      );
+    });
   });
 });
 
