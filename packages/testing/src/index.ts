@@ -1,6 +1,6 @@
 export type { BrokerNode } from './broker.ts';
 export { type Certificate, type CertificateAuthority, type CertificateFiles, type CertificateRequest, certificateAuthority } from './certificates.ts';
-export type { CaseOutcome, ConformanceCase, ConformanceSuite, ConnectAsks, TransportUnderTest } from './conformance/frame.ts';
+export type { CaseOutcome, ConformanceCase, ConformanceRow, ConformanceSuite, ConnectAsks, Support, TransportUnderTest } from './conformance/frame.ts';
 export { transportConformance } from './conformance.ts';
 export { KAFKA_VERSION, type KafkaDistribution, kafkaAvailability, prepareKafka } from './distribution.ts';
 export type { ClientMethod, Issuer, IssuerClient } from './issuer.ts';

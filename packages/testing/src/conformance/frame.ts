@@ -38,8 +38,19 @@ export interface ConformanceCase {
   run(): Promise<CaseOutcome>;
 }
 
+/** "yes": it does it. "refused": it can't, and `connect()` says so. "no": it can't, and there is nothing that a service could ask for. "none": it has no broker that could show it. */
+export type Support = 'yes' | 'refused' | 'no' | 'none';
+
+export interface ConformanceRow {
+  readonly row: string;
+  /** As the transport's capabilities promise; the cases show whether it is so. */
+  readonly support: Support;
+}
+
 export interface ConformanceSuite extends AsyncDisposable {
   readonly cases: readonly ConformanceCase[];
+  /** All rows, also those that this transport has no case of. */
+  readonly rows: readonly ConformanceRow[];
 }
 
 /** One case, as it is written. */
@@ -70,30 +81,26 @@ export function suiteOf(definitions: readonly CaseDefinition[], make: () => Tran
   const under = make();
   const grounds = new Grounds(under);
   const { capabilities } = under.transport();
-  const has = (d: CaseDefinition): boolean => {
-    if (d.needs === 'broker' && under.platform === undefined) return false;
-    return lacking(d, capabilities) ? d.asks !== undefined || d.requires !== undefined : true;
-  };
-  const cases = definitions.filter(has).map((definition) => ({
-    name: definition.name,
-    row: definition.row,
-    quick: definition.quick ?? false,
-    run: () => (lacking(definition, capabilities) ? refuse(under, definition) : perform(grounds, definition)),
-  }));
-  return { cases, [Symbol.asyncDispose]: () => grounds[Symbol.asyncDispose]() };
+  const supports = definitions.map((definition) => ({ definition, support: supportOf(definition, under, capabilities) }));
+  const cases = supports
+    .filter(({ support }) => support === 'yes' || support === 'refused')
+    .map(({ definition, support }) => ({
+      name: definition.name,
+      row: definition.row,
+      quick: definition.quick ?? false,
+      run: () => (support === 'refused' ? refuse(under, definition) : perform(grounds, definition)),
+    }));
+  const rows = [...Map.groupBy(supports, ({ definition }) => definition.row)].map(([row, of]) => ({ row, support: together(of.map((s) => s.support)) }));
+  return { cases, rows, [Symbol.asyncDispose]: () => grounds[Symbol.asyncDispose]() };
 }
 
-/** What docs/transports.md says of a row for one transport. */
-export function support(
-  definition: CaseDefinition,
-  under: Pick<TransportUnderTest, 'platform'>,
-  capabilities: Capabilities,
-): 'yes' | 'refused' | 'no' | 'none' {
-  if (lacking(definition, capabilities)) return (definition.asks ?? definition.requires) ? 'refused' : 'no';
-  return definition.needs === 'broker' && under.platform === undefined ? 'none' : 'yes';
+function supportOf(definition: CaseDefinition, { platform }: TransportUnderTest, capabilities: Capabilities): Support {
+  if (definition.capability?.(capabilities) === false) return (definition.asks ?? definition.requires) ? 'refused' : 'no';
+  return definition.needs === 'broker' && platform === undefined ? 'none' : 'yes';
 }
 
-const lacking = (definition: CaseDefinition, capabilities: Capabilities): boolean => definition.capability?.(capabilities) === false;
+/** Of all cases of a row: what the reader has to know first. */
+const together = (supports: readonly Support[]): Support => (['refused', 'no', 'yes'] as const).find((s) => supports.includes(s)) ?? 'none';
 
 async function perform(grounds: Grounds, definition: CaseDefinition): Promise<CaseOutcome> {
   const bench = await grounds.bench();
