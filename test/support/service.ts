@@ -88,7 +88,12 @@ export class Desk implements AsyncDisposable {
 
   async allow(
     principal: string,
-    what: { readonly write?: readonly string[]; readonly read?: readonly string[]; readonly groups?: readonly string[] },
+    what: {
+      readonly write?: readonly string[];
+      readonly read?: readonly string[];
+      readonly groups?: readonly string[];
+      readonly transactionalIds?: readonly string[];
+    },
   ): Promise<void> {
     const binding = (resourceType: AclBinding['resourceType'], resourceName: string, operation: AclBinding['operation']): AclBinding => ({
       resourceType,
@@ -103,6 +108,7 @@ export class Desk implements AsyncDisposable {
       ...(what.write ?? []).map((t) => binding('topic', t, 'write')),
       ...(what.read ?? []).map((t) => binding('topic', t, 'read')),
       ...(what.groups ?? []).map((g) => binding('group', g, 'read')),
+      ...(what.transactionalIds ?? []).map((id) => binding('transactionalId', id, 'write')),
     ]);
   }
 
@@ -116,12 +122,23 @@ export class Desk implements AsyncDisposable {
     readonly quotas?: readonly GrantQuota[];
     readonly mode?: EnforcementMode;
     readonly denied?: readonly string[];
+    readonly transactionalIdPrefixes?: readonly string[];
   }): Promise<{
     readonly service: ServiceContract<Produces, Consumes>;
     readonly options: ConnectOptions;
     readonly grantFile: string;
   }> {
-    const { name, kind = 'mtls', produces = [], consumes = [], groups = [`${name}.group`], quotas = [], mode = 'enforce', denied = [] } = init;
+    const {
+      name,
+      kind = 'mtls',
+      produces = [],
+      consumes = [],
+      groups = [`${name}.group`],
+      quotas = [],
+      mode = 'enforce',
+      denied = [],
+      transactionalIdPrefixes = [],
+    } = init;
     const key = await this.#key;
     const service = defineService({
       name,
@@ -151,7 +168,7 @@ export class Desk implements AsyncDisposable {
         mode,
       })),
       groups: [...groups],
-      transactionalIdPrefixes: [],
+      transactionalIdPrefixes: [...transactionalIdPrefixes],
       schemas: [],
       quotas: [...quotas],
     };

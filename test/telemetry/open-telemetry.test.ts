@@ -190,6 +190,13 @@ describe('a flush', () => {
     ]);
   });
 
+  it('names no partition where the library keeps to itself which it chose', () => {
+    telemetry().sent([batch('flights.departed', -1, [pending(), pending()])], NOW);
+    expect(sdk.spans('send')[0]?.attributes).not.toHaveProperty('messaging.destination.partition.id');
+    const [sent] = metrics.of('messaging.client.sent.messages');
+    expect([sent?.value, sent?.attributes]).toEqual([2, expect.not.objectContaining({ 'messaging.destination.partition.id': expect.anything() })]);
+  });
+
   it('keeps at most 128 links and says how many there were more', () => {
     const t = telemetry();
     const spans = sdk.recording(() => Array.from({ length: 130 }, () => t.create('flights.departed', draft())));

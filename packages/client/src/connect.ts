@@ -91,7 +91,8 @@ async function descriptorsOf(transport: Transport, settings: Settings): Promise<
   throw new TurnpikeError('CONFIG_INVALID', 'No cluster descriptors: set TURNPIKE_CLUSTERS to their file; the platform injects it (locally: turnpike dev).');
 }
 
-function telemetryOf(settings: Settings, clientId: string): Telemetry {
+/** What the options ask for; also for a guard, which has no connection. */
+export function telemetryOf(settings: Settings, clientId: string): Telemetry {
   const { telemetry, logger, clock } = settings;
   if (telemetry === 'off') return noTelemetry;
   return 'process' in telemetry ? telemetry : openTelemetry({ clientId: settings.clientId ?? clientId, logger, now: () => clock.now(), ...telemetry });

@@ -91,4 +91,20 @@ describe('the access policy', () => {
     grant(claimsOf({ rev: 9, topics: departed('enforce', ['write']) }));
     policy.produce('flights.departed');
   });
+
+  it('holds a transactional id against the grant’s prefixes, and says whom to ask', () => {
+    const { policy, grant } = policyOf(claimsOf({ transactionalIdPrefixes: ['flight-ops.'] }));
+    policy.check('transact', 'flight-ops.billing');
+    const error = refusal(() => policy.check('transact', 'billing'));
+    expect(error).toMatchObject({ code: 'GRANT_DENIED', facts: { transactionalId: 'billing' } });
+    expect(error.message).toContain('a transactional-id prefix that billing begins with');
+    grant(claimsOf({ rev: 8, mode: 'shadow', topics: departed('shadow') }));
+    policy.check('transact', 'flight-ops.billing');
+    policy.check('produce', 'flights.departed');
+    expect(policy.refusals().map(({ action, name, mode, count }) => [action, name, mode, count])).toEqual([
+      ['transact', 'billing', 'enforce', 1],
+      ['transact', 'flight-ops.billing', 'shadow', 1],
+      ['produce', 'flights.departed', 'shadow', 1],
+    ]);
+  });
 });

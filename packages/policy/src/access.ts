@@ -15,7 +15,7 @@ export interface AccessOptions {
 /** What enforcement refused (mode "enforce"), or would have refused (the other two). */
 export interface Refusal {
   readonly action: Action;
-  /** The topic, or the group for "join". */
+  /** The topic; the group for "join", the transactional id for "transact". */
   readonly name: string;
   readonly mode: EnforcementMode;
 }
@@ -25,7 +25,7 @@ export interface RefusalCount extends Refusal {
   readonly count: number;
 }
 
-export type Action = 'produce' | 'consume' | 'join';
+export type Action = 'produce' | 'consume' | 'join' | 'transact';
 export type Verdict = 'allowed' | EnforcementMode;
 
 /** A warning about one thing is logged once in this time. */
@@ -41,25 +41,58 @@ function groupVerdict(claims: GrantClaims, group: string): Verdict {
   return claims.groups.includes(group) ? 'allowed' : claims.mode;
 }
 
+function transactionVerdict(claims: GrantClaims, id: string): Verdict {
+  return claims.transactionalIdPrefixes.some((prefix) => id.startsWith(prefix)) ? 'allowed' : claims.mode;
+}
+
+function verdictOf(claims: GrantClaims, cluster: string, action: Action, name: string): Verdict {
+  if (action === 'join') return groupVerdict(claims, name);
+  if (action === 'transact') return transactionVerdict(claims, name);
+  return topicVerdict(claims, cluster, name, action === 'produce' ? 'write' : 'read');
+}
+
 const remedies: Readonly<Record<Action, (name: string) => string>> = {
   produce: (topic) => `Declare ${topic} under produces in turnpike.yaml`,
   consume: (topic) => `Declare ${topic} under consumes in turnpike.yaml`,
   join: (group) => `Declare the group ${group} with its topic under consumes in turnpike.yaml`,
+  transact: (id) => `Ask the platform team for a transactional-id prefix that ${id} begins with`,
 };
-const verbs: Readonly<Record<Action, string>> = { produce: 'produce to', consume: 'consume', join: 'join the group' };
+const verbs: Readonly<Record<Action, string>> = {
+  produce: 'produce to',
+  consume: 'consume',
+  join: 'join the group',
+  transact: 'use the transactional id',
+};
+
+/** What to do about a refusal, for whoever reads of it. */
+export const remedyFor = (action: Action, name: string): string => `${remedies[action](name)}, and have a new grant issued.`;
 
 export function denied(claims: GrantClaims, cluster: string, action: Action, name: string): TurnpikeError {
   return new TurnpikeError(
     'GRANT_DENIED',
     `${claims.sub} may not ${verbs[action]} ${name} on ${cluster}: its grant (revision ${claims.rev}, environment ${claims.aud}) doesn't allow it. ${remedies[action](name)}, have it applied (turnpike apply), and a new grant issued (turnpike grant issue).`,
-    { ...(action === 'join' ? { group: name } : { topic: name }), principal: claims.sub, cluster, grantRevision: claims.rev, written: 'no' },
+    {
+      ...(action === 'join' ? { group: name } : action === 'transact' ? { transactionalId: name } : { topic: name }),
+      principal: claims.sub,
+      cluster,
+      grantRevision: claims.rev,
+      written: 'no',
+    },
   );
 }
 
-/** Checks topics and groups against the grant: shadow counts, warn logs (each thing once a minute), enforce throws GRANT_DENIED. Costs one look-up in a map where it is allowed. */
-export function accessPolicy(options: AccessOptions): AccessPolicy & { refusals(): readonly RefusalCount[] } {
+/** What a layer may ask beside a record's own two questions. */
+export interface AccessChecks extends AccessPolicy {
+  /** One thing by itself, such as a topic whose group isn't known, or a transactional id. */
+  check(action: Action, name: string): void;
+  refusals(): readonly RefusalCount[];
+}
+
+/** Checks topics, groups and transactional ids against the grant: shadow counts, warn logs (each thing once a minute), enforce throws GRANT_DENIED. Costs one look-up in a map where it
+ *  is allowed. */
+export function accessPolicy(options: AccessOptions): AccessChecks {
   const { clock, cluster, logger } = options;
-  const verdicts: Readonly<Record<Action, Map<string, Verdict>>> = { produce: new Map(), consume: new Map(), join: new Map() };
+  const verdicts: Readonly<Record<Action, Map<string, Verdict>>> = { produce: new Map(), consume: new Map(), join: new Map(), transact: new Map() };
   const counts = new Map<string, { refusal: Refusal; count: number }>();
   const warnedAt = new Map<string, number>();
   let seen: GrantClaims | undefined;
@@ -76,7 +109,7 @@ export function accessPolicy(options: AccessOptions): AccessPolicy & { refusals(
   /** Everything but the way of the allowed. */
   const judge = (claims: GrantClaims, action: Action, name: string): void => {
     const known = verdicts[action].get(name);
-    const verdict = known ?? (action === 'join' ? groupVerdict(claims, name) : topicVerdict(claims, cluster, name, action === 'produce' ? 'write' : 'read'));
+    const verdict = known ?? verdictOf(claims, cluster, action, name);
     if (known === undefined) verdicts[action].set(name, verdict);
     if (verdict === 'allowed') return;
     const refusal: Refusal = { action, name, mode: verdict };
@@ -97,7 +130,7 @@ export function accessPolicy(options: AccessOptions): AccessPolicy & { refusals(
       cluster,
       principal: claims.sub,
       grantRevision: claims.rev,
-      remedy: `${remedies[action](name)}, and have a new grant issued.`,
+      remedy: remedyFor(action, name),
     });
   };
 
@@ -110,6 +143,10 @@ export function accessPolicy(options: AccessOptions): AccessPolicy & { refusals(
       const claims = inForce();
       if (verdicts.consume.get(topic) !== 'allowed') judge(claims, 'consume', topic);
       if (verdicts.join.get(group) !== 'allowed') judge(claims, 'join', group);
+    },
+    check(action, name) {
+      const claims = inForce();
+      if (verdicts[action].get(name) !== 'allowed') judge(claims, action, name);
     },
     refusals: () => [...counts.values()].map(({ refusal, count }) => ({ ...refusal, count })),
   };

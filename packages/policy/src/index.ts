@@ -1,4 +1,4 @@
-export { type AccessOptions, type Action, accessPolicy, type Refusal, type RefusalCount } from './access.ts';
+export { type AccessChecks, type AccessOptions, type Action, accessPolicy, type Refusal, type RefusalCount, remedyFor } from './access.ts';
 export { checkClaims } from './claims.ts';
 export { developmentKey, LOCAL_ENVIRONMENT } from './development-key.ts';
 export { type FileGrantOptions, fileGrant, type GrantSource } from './file-grant.ts';

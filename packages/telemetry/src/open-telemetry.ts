@@ -130,7 +130,7 @@ class OpenTelemetry implements Telemetry {
     const error = batches.find((b) => b.error)?.error;
     const attributes: Attributes = { ...this.#common, [OPERATION_NAME]: 'send', [OPERATION_TYPE]: 'send', [DESTINATION]: topic };
     this.#duration.record(seconds(startedAtMs, endedAtMs), { ...attributes, ...failure(error) });
-    for (const batch of batches) this.#sent.add(batch.pendings.length, { ...attributes, [PARTITION]: String(batch.partition), ...failure(batch.error) });
+    for (const batch of batches) this.#sent.add(batch.pendings.length, { ...attributes, ...partitionOf([batch]), ...failure(batch.error) });
     const count = batches.reduce((sum, b) => sum + b.pendings.length, 0);
     const links = limited(batches.flatMap((b) => b.pendings.flatMap((p) => (p.span ? [{ context: p.span.context as Link['context'] }] : []))));
     // The records' own contexts were injected, so this span is a client's, not a producer's.
@@ -282,9 +282,9 @@ function failure(error: unknown): Attributes {
   return { [ERROR_TYPE]: typeof code === 'string' ? code : typeof name === 'string' ? name : '_OTHER' };
 }
 
-/** Only where there is one. */
-function partitionOf(batches: readonly { readonly partition: number }[]): Attributes {
-  return batches.length === 1 ? { [PARTITION]: String(batches[0]?.partition) } : {};
+/** Only where there is one, and it is known: -1 is a library that keeps to itself which partition it chose. */
+function partitionOf([first, ...others]: readonly { readonly partition: number }[]): Attributes {
+  return first === undefined || others.length > 0 || first.partition < 0 ? {} : { [PARTITION]: String(first.partition) };
 }
 
 function creationLink(record: InboundRecord): Link[] {
