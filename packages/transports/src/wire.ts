@@ -39,6 +39,8 @@ export function wireTransport(options: WireOptions = {}): Transport {
     staticMembership: false,
     reauthentication: true,
     throttleTime: true,
+    headerOrder: true,
+    nullHeaders: true,
     admin: true,
   };
   return { name: 'wire', capabilities, connect: (context) => openLink(context, metadataMaxAgeMs) };

@@ -38,6 +38,8 @@ export function memoryTransport(options: { readonly cluster?: MemoryCluster } = 
       staticMembership: false,
       reauthentication: false,
       throttleTime: false,
+      headerOrder: true,
+      nullHeaders: true,
       admin: true,
     },
     async connect(context) {
