@@ -1,4 +1,4 @@
-// npm run quickstart [-- --memory]: two services speak to a real, secured Kafka the approved way, and what they did is counted in the log.
+// npm run quickstart [-- --memory | --transport NAME]: two services speak to a real, secured Kafka the approved way, and what they did is counted in the log.
 import { constants } from 'node:os';
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -10,6 +10,7 @@ import type { Backend } from './quickstart/backend.ts';
 import { flights } from './quickstart/flights.ts';
 import type { Message, SpanLine } from './quickstart/report.ts';
 import { check, failures, progress, say, title } from './quickstart/screen.ts';
+import { isTransport, type TransportName } from './quickstart/transports.ts';
 import { traceAcross, tree } from './quickstart/tree.ts';
 import { expectedAlerts, verdict } from './quickstart/verdict.ts';
 
@@ -48,15 +49,31 @@ const rate = (count: number, ms: number): string => Math.round((count / ms) * 10
 
 const USAGE = `npm run quickstart [-- OPTION]: two services on a real, secured Kafka
 
-  --memory  a cluster in memory, not Kafka: needs no Java
-  --help    this
+  --transport NAME  through which client the services speak to Kafka:
+                    wire (default), confluent or kafkajs
+  --memory          a cluster in memory, not Kafka: needs no Java
+  --help            this
 `;
 
+interface Options {
+  readonly memory: boolean;
+  readonly transport: TransportName;
+}
+
 /** Ends the process where there is nothing to run: the options were asked for, or one of them doesn't exist. */
-function readOptions(): { readonly memory: boolean } {
+function readOptions(): Options {
   try {
-    const { values } = parseArgs({ options: { memory: { type: 'boolean', default: false }, help: { type: 'boolean', short: 'h', default: false } } });
-    if (!values.help) return values;
+    const { values } = parseArgs({
+      options: {
+        memory: { type: 'boolean', default: false },
+        transport: { type: 'string', default: 'wire' },
+        help: { type: 'boolean', short: 'h', default: false },
+      },
+    });
+    const { memory, transport, help } = values;
+    if (!isTransport(transport)) throw new Error(`Unknown transport '${transport}'`);
+    if (memory && transport !== 'wire') throw new Error(`'--memory' has no broker that '--transport ${transport}' could speak to`);
+    if (!help) return { memory, transport };
     process.stdout.write(USAGE);
     process.exit(0);
   } catch (error) {
@@ -65,12 +82,12 @@ function readOptions(): { readonly memory: boolean } {
   }
 }
 
-async function chooseBackend({ memory: inMemory }: { readonly memory: boolean }): Promise<Backend> {
+async function chooseBackend({ memory: inMemory, transport }: Options): Promise<Backend> {
   const availability = inMemory ? undefined : await kafkaAvailability();
   const real = availability?.available ?? false;
   if (availability && !availability.available) say(`No Kafka broker can be had here: ${availability.reason}. Running in memory instead.`);
   title(real ? 'Platform: Kafka, an OIDC issuer, a schema registry, all on loopback' : 'Platform: an OIDC issuer, a schema registry, a cluster in memory');
-  return real ? (await import('./quickstart/brokers.ts')).brokers(say) : (await import('./quickstart/memory.ts')).memory(say);
+  return real ? (await import('./quickstart/brokers.ts')).brokers(say, transport) : (await import('./quickstart/memory.ts')).memory(say);
 }
 
 // Whoever read this has seen enough (`| head`): end as a shell shows it of a broken pipe, with nothing to say and nobody to say it to.
@@ -83,9 +100,10 @@ process.on('uncaughtException', (error) => {
   console.error(`\nquickstart: failed: ${error.message}`);
   process.exit(1);
 });
-await using backend = await chooseBackend(readOptions());
+const options = readOptions();
+await using backend = await chooseBackend(options);
 
-title('Two services, each with its own manifest, grant and identity');
+title(`Two services, each with its own manifest, grant and identity${options.transport === 'wire' ? '' : `, through ${options.transport}`}`);
 const monitor = await backend.start('delay-monitor', onReport);
 await Promise.race([ready.promise, monitor.done]);
 say('delay-monitor (OAuth) consumes flights.departed, produces delays.alerted');

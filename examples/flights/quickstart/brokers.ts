@@ -6,15 +6,16 @@ import { type LocalService, prepareLocal } from '@turnpike/platform';
 import { type Platform, startPlatform } from '@turnpike/testing';
 import { type Backend, programOf, type RunningService, type ServiceName, type StoredEvent, workplaces } from './backend.ts';
 import type { Message, Report } from './report.ts';
+import type { TransportName } from './transports.ts';
 
 /** A real broker, and each service in a process of its own. */
-export async function brokers(say: (line: string) => void): Promise<Backend> {
+export async function brokers(say: (line: string) => void, transport: TransportName): Promise<Backend> {
   const platform = await startPlatform({ onProgress: say });
   try {
     const services: LocalService[] = [];
     for (const { manifest, folder } of workplaces())
       services.push(...(await prepareLocal({ platform, manifests: [manifest], folder, onProgress: (line) => say(`+ ${line}`) })));
-    return new Brokers(platform, services);
+    return new Brokers(platform, services, transport);
   } catch (error) {
     await platform[Symbol.asyncDispose]();
     throw error;
@@ -25,10 +26,12 @@ class Brokers implements Backend {
   readonly bypasser = "a raw client with flight-ops' certificate";
   readonly #platform: Platform;
   readonly #services: readonly LocalService[];
+  readonly #transport: TransportName;
   readonly #children = new Set<ChildProcess>();
 
-  constructor(platform: Platform, services: readonly LocalService[]) {
+  constructor(platform: Platform, services: readonly LocalService[], transport: TransportName) {
     this.#platform = platform;
+    this.#transport = transport;
     this.#services = services;
     // A signal or an exit ends the platform (by itself), and then its services have no cluster to drain to.
     for (const end of ['SIGINT', 'SIGTERM', 'SIGHUP', 'exit'] as const)
@@ -39,7 +42,7 @@ class Brokers implements Backend {
 
   async start(name: ServiceName, report: Report): Promise<RunningService> {
     const env = { ...process.env, ...this.#services.find((s) => s.name === name)?.env };
-    const child = spawn(process.execPath, [programOf(name)], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'], env });
+    const child = spawn(process.execPath, [programOf(name), this.#transport], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'], env });
     this.#children.add(child);
     child.on('message', (message) => report(message as Message));
     let stopping = false;
