@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { type AclBinding, type AdminPort, aclKey } from '@turnpike/core/spi';
+import { assertRefusal } from './assertions.ts';
 import type { Bench } from './bench.ts';
 import { eachSent, numbered } from './data.ts';
 import { type CaseDefinition, define } from './frame.ts';
@@ -167,6 +168,30 @@ export const admin: readonly CaseDefinition[] = [
         (all) => !all.includes(group),
         'the group is gone',
       );
+    },
+  }),
+
+  define({
+    row: 'Administration',
+    name: 'refuses who has no right to it, topic by topic, and does nothing',
+    needs: 'broker',
+    capability: (c) => c.admin,
+    run: async (bench) => {
+      const topic = await bench.topic('t', { principals: [] });
+      const { link } = await bench.link();
+      assert.ok(link.admin);
+      const mine = bench.unique('mine');
+      const spec = { partitions: 1, replicationFactor: 1 };
+      const [created] = await link.admin.createTopics([{ ...spec, name: mine }]);
+      const [deleted] = await link.admin.deleteTopics([topic]);
+      const [altered] = await link.admin.alterTopicConfigs([{ topic, set: { 'retention.ms': '1' } }]);
+      assert.deepEqual(
+        [created, deleted, altered].map((r) => [r?.name, r?.error?.code]),
+        [mine, topic, topic].map((name) => [name, 'AUTHORIZATION_FAILED']),
+      );
+      await assertRefusal(link.admin.acls(), 'AUTHORIZATION_FAILED');
+      const all = await bench.admin.listTopics();
+      assert.deepEqual([all.includes(mine), all.includes(topic)], [false, true]);
     },
   }),
 ];

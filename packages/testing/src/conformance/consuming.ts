@@ -152,13 +152,10 @@ export const consuming: readonly CaseDefinition[] = [
       await first.port.commit([{ topic, partition: 0, offset: 40n }]);
       const [committed, ...others] = await first.port.committed(tps);
       assert.deepEqual([committed?.topic, committed?.partition, committed?.offset, others.length], [topic, 0, 40n, 0]);
-      assert.deepEqual(
-        (await first.port.endOffsets(tps)).map((o) => [o.partition, o.offset]),
-        [
-          [0, 100n],
-          [1, 100n],
-        ],
-      );
+      assert.deepEqual((await first.port.endOffsets(tps)).map((o) => [o.partition, o.offset]).sort(), [
+        [0, 100n],
+        [1, 100n],
+      ]);
       assert.deepEqual(
         (await bench.admin.groupOffsets(group)).map((o) => [o.topic, o.partition, o.offset]),
         [[topic, 0, 40n]],
