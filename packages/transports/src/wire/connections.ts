@@ -218,7 +218,7 @@ async function settleSocket(connection: WireConnection): Promise<void> {
   });
 }
 
-function tlsOptions(identity: Identity, host: string): TlsOptions {
+export function tlsOptions(identity: Identity, host: string): TlsOptions {
   const tls = identity.tls();
   // Never plaintext: an identity without TLS material has nothing to prove itself with here.
   if (!tls)

@@ -1,0 +1,378 @@
+import { isTurnpikeError, TurnpikeError } from '@turnpike/core';
+import {
+  type CompiledProducerOptions,
+  type LinkContext,
+  type ProduceBatch,
+  type ProduceDriver,
+  type ProduceOutcome,
+  pause,
+  withoutCode,
+} from '@turnpike/core/spi';
+import type { Control } from '../wire/control.ts';
+import { final, isKafkaError } from '../wire/errors.ts';
+import { translateLibrary } from './errors.ts';
+import { closedError, Sender, type SenderParts, type Sent } from './sender.ts';
+import { KafkajsTransaction } from './transaction.ts';
+
+/** How the wait between two tries of a batch grows, in ms. */
+const BACKOFF_MS = { first: 50, most: 1_000 };
+/** A topic that a leader doesn't know may have moved, or be made again: for so long that is waited for, in ms. */
+const UNKNOWN_TOPIC_PATIENCE_MS = 5_000;
+
+/** A batch on its way: what is kept of it between tries. */
+interface Attempt {
+  readonly batch: ProduceBatch;
+  attempts: number;
+  /** It went out and no answer says that it was not written. */
+  maybeWritten: boolean;
+  inFlight: boolean;
+  /** Whose sequences its first try took: a retry must be known again. */
+  sender: { readonly sender: Sender; readonly done: () => void } | undefined;
+  /** The number of the error that refused the request which it shared with others. */
+  sharedRefusal: string | undefined;
+  outcome: ProduceOutcome | undefined;
+  lastError: TurnpikeError | undefined;
+  /** How often the broker found its sequence wrong. */
+  misfits: number;
+  /** Monotonic ms since when its topic is unknown. */
+  unknownSinceMs: number | undefined;
+  readonly done: PromiseWithResolvers<ProduceOutcome>;
+  /** Told when it has ended before its request has. */
+  readonly onLate: () => void;
+}
+
+export interface ProduceParts extends SenderParts {
+  readonly control: Control;
+}
+
+/** Produce through kafkajs: one request a flush and leader, one try a call, so that deadlines and retries are ours.
+ *
+ *  kafkajs rejects a request as a whole when one of its partitions is refused, and takes back the sequences of all. So each batch then goes again by itself, with the sequence that it had: the broker answers
+ *  what it has already with its offset. A batch whose fate stays unknown ends its sender: a later batch with its sequence would be taken for it, and be lost in silence. Without idempotence a batch
+ *  that is sent again stands there twice, so there each batch has a request of its own from the start. */
+export class KafkajsProduceDriver implements ProduceDriver {
+  readonly transaction?: KafkajsTransaction;
+  readonly #parts: ProduceParts;
+  readonly #context: LinkContext;
+  readonly #control: Control;
+  readonly #options: CompiledProducerOptions;
+  readonly #closed = new AbortController();
+  readonly #senders = new Set<Sender>();
+  #sender: Sender | undefined;
+
+  constructor(parts: ProduceParts) {
+    this.#parts = parts;
+    this.#context = parts.context;
+    this.#control = parts.control;
+    this.#options = parts.options;
+    const { transactionalId } = parts.options;
+    if (transactionalId !== undefined)
+      this.transaction = new KafkajsTransaction({
+        control: parts.control,
+        context: parts.context,
+        transactionalId,
+        timeoutMs: parts.options.requestTimeoutMs,
+        sender: () => this.#current(),
+        renew: () => this.#renew(),
+      });
+  }
+
+  warm(topics: readonly string[]): Promise<void> {
+    return this.#control.metadata.require(topics);
+  }
+
+  partitions(topic: string): number | undefined {
+    return this.#control.metadata.topic(topic)?.partitions.length;
+  }
+
+  lane(topic: string, partition: number): number {
+    return this.#control.metadata.leader(topic, partition);
+  }
+
+  async produce(_lane: number, batches: readonly ProduceBatch[]): Promise<readonly (ProduceOutcome | Promise<ProduceOutcome>)[]> {
+    const free = Promise.withResolvers<void>();
+    const attempts = batches.map(
+      (batch): Attempt => ({
+        batch,
+        attempts: 0,
+        maybeWritten: false,
+        inFlight: false,
+        sender: undefined,
+        sharedRefusal: undefined,
+        outcome: undefined,
+        lastError: undefined,
+        misfits: 0,
+        unknownSinceMs: undefined,
+        done: Promise.withResolvers(),
+        onLate: free.resolve,
+      }),
+    );
+    void this.#first(attempts).then(() => {
+      for (const attempt of attempts) if (attempt.outcome === undefined) void this.#retry(attempt);
+      free.resolve();
+    });
+    await free.promise;
+    return attempts.map((a) => a.outcome ?? a.done.promise);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed.abort();
+    for (const sender of this.#senders) sender.close();
+  }
+
+  async #first(attempts: readonly Attempt[]): Promise<void> {
+    const { idempotent, transactionalId } = this.#options;
+    const open = attempts.filter((a) => this.#hasLeader(a));
+    if (open.length > 1 && (idempotent || transactionalId !== undefined)) await this.#sendTogether(open);
+    await Promise.all(open.filter((a) => a.outcome === undefined).map((a) => this.#send(a)));
+  }
+
+  /** Each by itself: a batch must not wait for the leader of another. */
+  async #retry(attempt: Attempt): Promise<void> {
+    for (let backoffMs = BACKOFF_MS.first; attempt.outcome === undefined; backoffMs = Math.min(backoffMs * 2, BACKOFF_MS.most)) {
+      await this.#beforeRetry(attempt, backoffMs);
+      if (attempt.outcome === undefined && this.#hasLeader(attempt)) await this.#send(attempt);
+    }
+  }
+
+  async #beforeRetry(attempt: Attempt, backoffMs: number): Promise<void> {
+    const { clock, events } = this.#context;
+    const { batch } = attempt;
+    if (this.#closed.signal.aborted) return this.#end(attempt, closedError().withWritten(attempt.maybeWritten ? 'unknown' : 'no'));
+    const leftMs = batch.deadlineMs - clock.monotonic();
+    if (leftMs <= 0) return this.#timedOut(attempt);
+    await pause(clock, Math.min(backoffMs, leftMs), this.#closed.signal);
+    if (attempt.outcome !== undefined) return;
+    if (batch.deadlineMs <= clock.monotonic()) return this.#timedOut(attempt);
+    if (this.#closed.signal.aborted) return;
+    events.retried(batch.topic, batch.bytes);
+    // Most failures that pass mean that the leader is another; without an answer within the deadline the old knowledge has to do.
+    await this.#within(
+      [attempt],
+      this.#control.metadata.refresh([batch.topic]).catch(() => undefined),
+    );
+  }
+
+  /** Ends this try where there is nobody to send it to. */
+  #hasLeader(attempt: Attempt): boolean {
+    const { topic, partition } = attempt.batch;
+    const { metadata } = this.#control;
+    if (metadata.leader(topic, partition) >= 0) return true;
+    const text = `${topic}/${partition}: the partition has no leader at the moment.`;
+    this.#failed(attempt, metadata.gone(topic) ?? new TurnpikeError('BROKER_UNAVAILABLE', text, { topic, partition, retriable: true }));
+    return false;
+  }
+
+  /** One request for all. Its success is everybody's; what its failure means shows when each goes by itself. */
+  async #sendTogether(attempts: readonly Attempt[]): Promise<void> {
+    const sent = await this.#exchange(attempts);
+    if (sent === undefined) return;
+    if (sent.error === undefined) {
+      for (const attempt of attempts) if (attempt.outcome === undefined) this.#answered(attempt, sent);
+      return;
+    }
+    const error = translateLibrary(sent.error, { doing: 'produce', principal: this.#context.identity.principal });
+    for (const attempt of attempts) {
+      attempt.lastError = error;
+      if (!sent.left) continue;
+      attempt.maybeWritten = true;
+      if (sent.answered) attempt.sharedRefusal = error.facts.kafkaError;
+    }
+  }
+
+  async #send(attempt: Attempt): Promise<void> {
+    const sent = await this.#exchange([attempt]);
+    if (sent === undefined || attempt.outcome !== undefined) return;
+    if (sent.error === undefined) this.#answered(attempt, sent);
+    else this.#refused(attempt, sent);
+  }
+
+  /** Hands the batches to kafkajs, once. undefined = all have ended meanwhile, or the sender could not be had. */
+  async #exchange(attempts: readonly Attempt[]): Promise<Sent | undefined> {
+    try {
+      const sender = attempts[0]?.sender?.sender ?? this.#current();
+      for (const attempt of attempts) attempt.sender ??= { sender, done: sender.use() };
+      if (
+        (await this.#within(
+          attempts,
+          sender.ready().then(() => true),
+        )) === undefined
+      )
+        return undefined;
+      const via = this.transaction ? this.transaction.open : sender.producer;
+      const open = attempts.filter((a) => a.outcome === undefined);
+      for (const attempt of open) attempt.inFlight = true;
+      const sent = await this.#within(
+        open,
+        sender.send(
+          via,
+          open.map(({ batch }) => batch),
+        ),
+      );
+      for (const attempt of open) {
+        attempt.inFlight = false;
+        if (sent === undefined || sent.left) attempt.attempts++;
+      }
+      return sent;
+    } catch (error) {
+      const ours = translateLibrary(error, { doing: 'connect the producer', principal: this.#context.identity.principal });
+      // kafkajs masks why it gets no connection.
+      const why = ours.retriable || isTurnpikeError(error) ? ours : ((await this.#control.refusal().catch(() => undefined)) ?? ours);
+      for (const attempt of attempts) if (attempt.outcome === undefined) this.#failed(attempt, why);
+      return undefined;
+    }
+  }
+
+  /** Waits for `work`, and ends each batch at its own deadline meanwhile; undefined when none is left. */
+  async #within<T>(attempts: readonly Attempt[], work: Promise<T>): Promise<T | undefined> {
+    const { clock } = this.#context;
+    const answer = work.then((value) => ({ value }));
+    answer.catch(() => {}); // It may come when nobody waits any more.
+    for (;;) {
+      const open = attempts.filter((a) => a.outcome === undefined);
+      if (open.length === 0) return undefined;
+      const answered = new AbortController();
+      const leftMs = Math.min(...open.map((a) => a.batch.deadlineMs)) - clock.monotonic();
+      const first = await Promise.race([answer, pause(clock, Math.max(leftMs, 0), answered.signal)]).finally(() => answered.abort());
+      if (first) return first.value;
+      for (const attempt of open) if (attempt.batch.deadlineMs <= clock.monotonic()) this.#timedOut(attempt);
+    }
+  }
+
+  #answered(attempt: Attempt, { metadata }: Sent): void {
+    const { topic, partition } = attempt.batch;
+    const { attempts } = attempt;
+    if (this.#options.acks === 0) {
+      this.#conclude(attempt, { baseOffset: -1n, attempts });
+      return;
+    }
+    const answer = metadata.find((m) => m.topicName === topic && m.partition === partition);
+    if (answer) {
+      const logAppendTime = Number(answer.logAppendTime ?? -1);
+      this.#conclude(attempt, { baseOffset: BigInt(answer.baseOffset ?? -1), attempts, ...(logAppendTime >= 0 ? { logAppendTimeMs: logAppendTime } : {}) });
+      return;
+    }
+    this.#failed(
+      attempt,
+      new TurnpikeError('BROKER_UNAVAILABLE', `${topic}/${partition} is missing in the broker's answer.`, { topic, partition, retriable: true }),
+    );
+  }
+
+  #refused(attempt: Attempt, { error: cause, left, answered }: Sent): void {
+    const { topic, partition } = attempt.batch;
+    const error = translateLibrary(cause, { doing: `produce to ${topic}`, topic, partition, principal: this.#context.identity.principal });
+    const name = error.facts.kafkaError ?? '';
+    // Refused now as it was with the others: so it wasn't written then either.
+    const alike = left && answered && (name === attempt.sharedRefusal || ALWAYS_REFUSED.has(name));
+    const before = attempt.maybeWritten && !alike;
+    attempt.maybeWritten = before || (left && (!answered || mayHaveAppended(error)));
+    attempt.sharedRefusal = undefined;
+    if (isKafkaError(error, 'DUPLICATE_SEQUENCE_NUMBER')) {
+      // Already there, too long ago for the broker to know the offset; kafkajs has taken its sequence back.
+      this.#retire(attempt);
+      this.#conclude(attempt, { baseOffset: -1n, attempts: attempt.attempts });
+    } else if (isMisfit(error) && !before && !this.transaction) {
+      // Nothing of it is there: it goes again, at the head of a new sequence.
+      attempt.maybeWritten = false;
+      attempt.misfits++;
+      this.#retire(attempt);
+      this.#leave(attempt);
+      if (attempt.misfits > 2) this.#end(attempt, error.withWritten('no'));
+      else attempt.lastError = error;
+    } else this.#failed(attempt, error);
+  }
+
+  /** Ends the batch, unless the error may pass. */
+  #failed(attempt: Attempt, error: TurnpikeError): void {
+    attempt.lastError = error;
+    const unknown = error.code === 'TOPIC_UNKNOWN';
+    const now = this.#context.clock.monotonic();
+    attempt.unknownSinceMs = unknown ? (attempt.unknownSinceMs ?? now) : undefined;
+    const given = unknown && now - (attempt.unknownSinceMs ?? now) >= UNKNOWN_TOPIC_PATIENCE_MS;
+    // A transaction that follows another at once: the markers of the last are still being written.
+    const passes = error.retriable || isKafkaError(error, 'CONCURRENT_TRANSACTIONS');
+    if (passes && !given && !this.#closed.signal.aborted) return;
+    // kafkajs asks for all the topics it was ever given, and one that is gone or denied fails the answer for all.
+    if (unknown || error.code === 'AUTHORIZATION_FAILED') this.#retire(attempt);
+    this.#end(attempt, final(error).withWritten(attempt.maybeWritten ? 'unknown' : 'no'));
+  }
+
+  #timedOut(attempt: Attempt): void {
+    const { topic, partition } = attempt.batch;
+    const { attempts, lastError, inFlight, maybeWritten } = attempt;
+    const tries = attempts + (inFlight ? 1 : 0);
+    const text = `${topic}/${partition}: not acknowledged within the delivery timeout, after ${tries === 1 ? '1 try' : `${tries} tries`}; the last: ${inFlight ? 'no answer' : (lastError?.message ?? 'no answer')}`;
+    const written = maybeWritten || inFlight ? 'unknown' : 'no';
+    this.#end(attempt, new TurnpikeError('DELIVERY_TIMEOUT', text, { cause: lastError, topic, partition, retriable: true, written }));
+  }
+
+  #end(attempt: Attempt, error: TurnpikeError): void {
+    const { batch } = attempt;
+    const attempts = attempt.attempts + (attempt.inFlight ? 1 : 0);
+    const placed = error.facts.partition === undefined ? withPlace(error, batch.topic, batch.partition) : error;
+    if (attempt.maybeWritten || attempt.inFlight || isMisfit(error)) this.#retire(attempt);
+    if (this.transaction) this.transaction.spoilt(error);
+    this.#conclude(attempt, { baseOffset: -1n, attempts, error: placed });
+    attempt.onLate();
+  }
+
+  #conclude(attempt: Attempt, outcome: ProduceOutcome): void {
+    if (attempt.outcome !== undefined) return;
+    attempt.outcome = outcome;
+    this.#leave(attempt);
+    attempt.done.resolve(outcome);
+  }
+
+  #leave(attempt: Attempt): void {
+    attempt.sender?.done();
+    attempt.sender = undefined;
+  }
+
+  /** Where its sequences can't be trusted any more. Within a transaction it stays until that is aborted. */
+  #retire(attempt: Attempt): void {
+    if (this.transaction) this.transaction.distrust();
+    else attempt.sender?.sender.retire();
+  }
+
+  #current(): Sender {
+    if (this.#closed.signal.aborted) throw closedError();
+    if (this.#sender && !this.#sender.retired) return this.#sender;
+    for (const sender of this.#senders) if (sender.closed) this.#senders.delete(sender);
+    this.#sender = new Sender(this.#parts);
+    this.#senders.add(this.#sender);
+    return this.#sender;
+  }
+
+  #renew(): void {
+    this.#sender?.retire();
+    this.#sender = undefined;
+  }
+}
+
+/** Answers that leave it open whether the batch is in the log: it was appended there, or may have been, before something went wrong. All others come before it is. */
+const mayHaveAppended = (error: TurnpikeError): boolean =>
+  isKafkaError(
+    error,
+    'NOT_LEADER_OR_FOLLOWER', // Also of a leader that steps down while it waits for its followers.
+    'NOT_ENOUGH_REPLICAS_AFTER_APPEND',
+    'REQUEST_TIMED_OUT',
+    'KAFKA_STORAGE_ERROR',
+    'NETWORK_EXCEPTION',
+    'UNKNOWN_SERVER_ERROR',
+  ) || /^ERROR_/.test(error.facts.kafkaError ?? '');
+
+/** What a broker finds wrong with the records themselves, whenever they come. */
+const ALWAYS_REFUSED: ReadonlySet<string> = new Set(['MESSAGE_TOO_LARGE', 'RECORD_LIST_TOO_LARGE', 'INVALID_RECORD', 'INVALID_TIMESTAMP', 'CORRUPT_MESSAGE']);
+
+const isMisfit = (error: TurnpikeError): boolean => isKafkaError(error, 'OUT_OF_ORDER_SEQUENCE_NUMBER', 'UNKNOWN_PRODUCER_ID', 'INVALID_PRODUCER_EPOCH');
+
+function withPlace(error: TurnpikeError, topic: string, partition: number): TurnpikeError {
+  return new TurnpikeError(error.code, withoutCode(error), {
+    ...error.facts,
+    topic,
+    partition,
+    cause: error.cause ?? error,
+    retriable: error.retriable,
+    ...(error.written ? { written: error.written } : {}),
+  });
+}

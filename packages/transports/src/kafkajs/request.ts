@@ -1,0 +1,109 @@
+import type { TopicPartition } from '@turnpike/core/spi';
+
+/** Those of Kafka's APIs that we look at (protocol guide, "API keys"). */
+const APIS = { 0: 'produce', 8: 'offsetCommit', 11: 'joinGroup', 13: 'leaveGroup', 14: 'syncGroup', 17: 'saslHandshake' } as const;
+type Api = (typeof APIS)[keyof typeof APIS];
+
+/** A request of kafkajs as it goes to the socket. It writes the versions before KIP-482 only, whose header and strings are of one form. */
+export interface LibraryRequest {
+  readonly api: Api | undefined;
+  /** Reads the body from its beginning. */
+  body(): BodyReader;
+  /** The same request, with an empty array from there on. */
+  endingAt(at: number): Buffer;
+}
+
+export function readRequest(frame: Buffer): LibraryRequest {
+  const key = frame.readInt16BE(4);
+  const clientLength = Math.max(frame.readInt16BE(12), 0);
+  return {
+    api: (APIS as Partial<Record<number, Api>>)[key],
+    body: () => new BodyReader(frame, 14 + clientLength),
+    endingAt: (at) => {
+      const shorter = Buffer.concat([frame.subarray(0, at), Buffer.alloc(4)]);
+      shorter.writeInt32BE(shorter.length - 4);
+      return shorter;
+    },
+  };
+}
+
+export class BodyReader {
+  readonly #frame: Buffer;
+  #at: number;
+
+  constructor(frame: Buffer, at: number) {
+    this.#frame = frame;
+    this.#at = at;
+  }
+
+  get at(): number {
+    return this.#at;
+  }
+
+  int16(): number {
+    this.#at += 2;
+    return this.#frame.readInt16BE(this.#at - 2);
+  }
+
+  int32(): number {
+    this.#at += 4;
+    return this.#frame.readInt32BE(this.#at - 4);
+  }
+
+  int64(): bigint {
+    this.#at += 8;
+    return this.#frame.readBigInt64BE(this.#at - 8);
+  }
+
+  /** '' for null. */
+  string(): string {
+    const length = Math.max(this.int16(), 0);
+    this.#at += length;
+    return this.#frame.toString('utf8', this.#at - length, this.#at);
+  }
+
+  array<T>(read: (reader: BodyReader) => T): T[] {
+    return Array.from({ length: Math.max(this.int32(), 0) }, () => read(this));
+  }
+}
+
+export interface MemberRef {
+  readonly id: string;
+  readonly generation: number;
+}
+
+/** Whom a JoinGroup request names; '' = it asks for a new member id. */
+export function joiningMember(request: LibraryRequest): string {
+  const body = request.body();
+  body.string(); // the group
+  body.int32(); // session timeout
+  body.int32(); // rebalance timeout
+  return body.string();
+}
+
+/** The member and the generation that a SyncGroup request takes part in. */
+export function syncingMember(request: LibraryRequest): MemberRef {
+  const body = request.body();
+  body.string(); // the group
+  const generation = body.int32();
+  return { generation, id: body.string() };
+}
+
+/** The partitions of an OffsetCommit request (version 5), and the same request without any. */
+export function committing(request: LibraryRequest): { readonly partitions: readonly TopicPartition[]; readonly empty: Buffer } {
+  const body = request.body();
+  body.string(); // the group
+  body.int32(); // generation
+  body.string(); // member
+  const empty = request.endingAt(body.at);
+  const topics = body.array((r) => ({
+    topic: r.string(),
+    partitions: r.array((p) => {
+      const partition = p.int32();
+      p.int64(); // offset
+      p.string(); // metadata
+      return partition;
+    }),
+  }));
+  return { partitions: topics.flatMap(({ topic, partitions }) => partitions.map((partition) => ({ topic, partition }))), empty };
+}

@@ -1,0 +1,148 @@
+import { TurnpikeError } from '@turnpike/core';
+import type { CompiledProducerOptions, LinkContext } from '@turnpike/core/spi';
+import type { Producer, RecordMetadata, Transaction } from 'kafkajs';
+import { LibraryClient, type LibraryModule } from './library.ts';
+import { type PartitionRecords, topicMessages } from './messages.ts';
+
+/** kafkajs' numbers: those of the protocol. */
+const ACKS = { all: -1, 1: 1, 0: 0 } as const;
+const CODECS = { none: 0, gzip: 1, snappy: 2, lz4: 3, zstd: 4 } as const;
+
+export interface SenderParts {
+  readonly library: LibraryModule;
+  readonly context: LinkContext;
+  readonly addresses: () => readonly string[];
+  readonly options: CompiledProducerOptions;
+}
+
+export interface SendPart extends PartitionRecords {
+  readonly topic: string;
+}
+
+/** What became of one request to kafkajs. */
+export interface Sent {
+  /** Whether a produce request left for a broker. */
+  readonly left: boolean;
+  /** Whether each that left was answered. */
+  readonly answered: boolean;
+  readonly metadata: readonly RecordMetadata[];
+  readonly error?: unknown;
+}
+
+/** One producer of kafkajs', with a producer id and sequences of its own. It can't raise its epoch: where its sequences can't be trusted any more another one takes over, and this one ends when the last
+ *  batch that must stay with it has. */
+export class Sender {
+  readonly producer: Producer;
+  readonly #client: LibraryClient;
+  readonly #options: CompiledProducerOptions;
+  #ready: Promise<void> | undefined;
+  #users = 0;
+  #retired = false;
+  #closed = false;
+  #left = 0;
+  #answered = 0;
+
+  constructor({ library, context, addresses, options }: SenderParts) {
+    this.#options = options;
+    const { idempotent, transactionalId, transactionTimeoutMs, maxInFlight, requestTimeoutMs } = options;
+    this.#client = new LibraryClient({
+      library,
+      context,
+      addresses,
+      requestTimeoutMs,
+      intercept: (request) => {
+        if (request.api === 'produce') this.#left++;
+        return undefined;
+      },
+    });
+    this.producer = this.#client.kafka.producer({
+      createPartitioner:
+        () =>
+        ({ message, partitionMetadata }) => {
+          const partition = message.partition ?? 0;
+          // kafkajs would leave such a partition out of its request, and say that all is well; of this error it learns the metadata anew.
+          if (!partitionMetadata.some((p) => p.partitionId === partition))
+            throw Object.assign(new library.KafkaJSError(`the partition ${partition} is not known yet`), { name: 'KafkaJSMetadataNotLoaded' });
+          return partition;
+        },
+      // NaN: kafkajs insists on some for an idempotent producer, yet each try must be ours to see.
+      retry: { retries: Number.NaN },
+      idempotent: idempotent && transactionalId === undefined,
+      allowAutoTopicCreation: false,
+      maxInFlightRequests: maxInFlight,
+      transactionTimeout: transactionTimeoutMs,
+      ...(transactionalId === undefined ? {} : { transactionalId }),
+    });
+    this.producer.on(this.producer.events.REQUEST, ({ payload }) => {
+      if (payload.apiName === 'Produce') this.#answered++;
+    });
+  }
+
+  get retired(): boolean {
+    return this.#retired;
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /** Connects, once; again after a failure. */
+  ready(): Promise<void> {
+    this.#ready ??= this.producer.connect().catch((error: unknown) => {
+      this.#ready = undefined;
+      throw error;
+    });
+    return this.#ready;
+  }
+
+  /** One try. Never rejects. */
+  async send(via: Pick<Transaction, 'sendBatch'>, parts: readonly SendPart[]): Promise<Sent> {
+    const { acks, compression, requestTimeoutMs } = this.#options;
+    const left = this.#left;
+    const answered = this.#answered;
+    const seen = () => ({ left: this.#left > left, answered: this.#left - left === this.#answered - answered });
+    try {
+      const metadata = await via.sendBatch({
+        acks: ACKS[acks],
+        timeout: requestTimeoutMs,
+        compression: CODECS[compression],
+        topicMessages: [...Map.groupBy(parts, (p) => p.topic)].map(([topic, of]) => ({ topic, messages: topicMessages(of) })),
+      });
+      return { ...seen(), metadata };
+    } catch (error) {
+      return { ...seen(), metadata: [], error };
+    }
+  }
+
+  /** A batch begins to depend on it; the function says that it doesn't any more. */
+  use(): () => void {
+    this.#users++;
+    let used = true;
+    return () => {
+      if (!used) return;
+      used = false;
+      this.#users--;
+      this.#endIfIdle();
+    };
+  }
+
+  /** Takes no new batches. */
+  retire(): void {
+    this.#retired = true;
+    this.#endIfIdle();
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#retired = true;
+    this.#client[Symbol.dispose]();
+    void this.producer.disconnect().catch(() => {});
+  }
+
+  #endIfIdle(): void {
+    if (this.#retired && this.#users === 0) this.close();
+  }
+}
+
+export const closedError = (): TurnpikeError => new TurnpikeError('CLOSED', 'The producer is closed; connect() again before sending.', { written: 'no' });
