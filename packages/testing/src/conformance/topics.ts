@@ -84,17 +84,15 @@ export const topics: readonly CaseDefinition[] = [
       await consumer.join([doomed, other], 2);
       await consumer.untilCount(2);
       await bench.admin.deleteTopics([doomed]);
-      const seen = () => consumer.records.filter((r) => r.topic === other).length;
+      // Nothing is committed here: a transport whose group rebalances eagerly may bring a record again, but none may be missing.
+      const seen = () => [...new Set(consumer.records.filter((r) => r.topic === other).map((r) => r.value?.toString()))];
       for (let n = 1; n <= 5; n++) {
         await producer.send({ topic: other, value: `${n}` });
-        await consumer.until(() => seen() === n + 1, { what: `record ${n} of the other topic` });
+        await consumer.until(() => seen().includes(`${n}`), { what: `record ${n} of the other topic` });
         await consumer.pollFor(100);
       }
       assert.equal(consumer.failure, undefined);
-      assert.deepEqual(
-        consumer.records.filter((r) => r.topic === other).map((r) => r.value?.toString()),
-        ['0', '1', '2', '3', '4', '5'],
-      );
+      assert.deepEqual(seen(), ['0', '1', '2', '3', '4', '5']);
     },
   }),
 
