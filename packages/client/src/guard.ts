@@ -205,14 +205,14 @@ class GuardDesk {
     const adopt = (made: object, init: GuardInit) => this.#guard(made, { shape: shapeOf(made), init, stages, tally });
     const kafka = () => guardKafka(instance as PromisedKafka, adopt);
     const producer = (checkIdAt: 'transaction' | 'connect') => () => guardProducer(instance as PromisedProducer, guarding, { checkIdAt });
-    const consumer = () => guardConsumer(instance as PromisedConsumer, guarding);
+    const consumer = (joinEvent?: string) => () => guardConsumer(instance as PromisedConsumer, guarding, joinEvent);
     const wraps: Readonly<Record<Shape, () => void>> = {
       'kafkajs Kafka': kafka,
       'kafkajs producer': producer('transaction'),
-      'kafkajs consumer': consumer,
+      'kafkajs consumer': consumer('consumer.group_join'),
       'confluent Kafka': kafka,
       'confluent producer': producer('connect'),
-      'confluent consumer': consumer,
+      'confluent consumer': consumer(),
       'rdkafka producer': () => guardRawProducer(instance as RawProducer, guarding),
       'rdkafka consumer': () => guardRawConsumer(instance as RawConsumer, guarding),
       admin: () => {},

@@ -21,9 +21,8 @@ export interface PromisedConsumer {
   run(config?: RunConfig): Promise<void>;
   stop(): Promise<void>;
   disconnect(): Promise<void>;
-  /** kafkajs. */
-  readonly events?: { readonly GROUP_JOIN?: string };
-  on?(event: string, listener: (event: { readonly payload?: { readonly groupId?: string } }) => void): unknown;
+  /** kafkajs; confluent's refuses it. */
+  on(event: string, listener: (event: { readonly payload?: { readonly groupId?: string } }) => void): unknown;
 }
 
 type MessageHandler = (payload: {
@@ -177,12 +176,12 @@ const isWhole = (record: TopicMessages | undefined): record is TopicMessages =>
   Array.isArray(record.messages) &&
   record.messages.every((m) => typeof m === 'object' && m !== null);
 
-export function guardConsumer(consumer: PromisedConsumer, { stages, tally, group: given }: Guarding): void {
+/** `joinEvent`: of kafkajs, whose consumer doesn't say its group before. */
+export function guardConsumer(consumer: PromisedConsumer, { stages, tally, group: given }: Guarding, joinEvent?: string): void {
   let group = given;
   let stopping = new AbortController();
-  const joined = consumer.events?.GROUP_JOIN;
-  if (group === undefined && joined !== undefined)
-    consumer.on?.(joined, ({ payload }) => {
+  if (group === undefined && joinEvent !== undefined)
+    consumer.on(joinEvent, ({ payload }) => {
       group ??= textOf(payload?.groupId);
     });
   const stop = () => stopping.abort();
@@ -191,9 +190,9 @@ export function guardConsumer(consumer: PromisedConsumer, { stages, tally, group
     'subscribe',
     (original) =>
       async function (this: unknown, ...args: Parameters<typeof original>) {
-        const topics = args[0]?.topics ?? [args[0]?.topic];
-        const named = Array.isArray(topics) ? topics.flatMap((t) => textOf(t) ?? []) : [];
-        // A pattern names no topic: what it matches is asked about when it comes.
+        const { topics, topic } = args[0] ?? {};
+        const named = [topic, ...(Array.isArray(topics) ? topics : [])].flatMap((t) => textOf(t) ?? []).filter((t) => !t.startsWith('^'));
+        // A pattern (librdkafka's begin with ^) names no topic: what it matches is asked about when it comes.
         stages.check([...named.map((name) => ({ action: 'consume' as const, name, records: 0 })), ...joining(group, 0)], tally);
         return Reflect.apply(original, this, args);
       },

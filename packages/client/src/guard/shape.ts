@@ -12,14 +12,14 @@ export type Shape =
   | 'rdkafka consumer'
   | 'admin';
 
-/** The first that fits; what only one of two similar ones has decides between them. */
+/** The first that fits: what only one of two similar ones has stands in it, and that one stands first. */
 const shapes: readonly (readonly [Shape, readonly string[]])[] = [
   ['kafkajs Kafka', ['producer', 'consumer', 'admin', 'logger']],
   ['confluent Kafka', ['producer', 'consumer', 'admin']],
   ['kafkajs producer', ['send', 'sendBatch', 'transaction', 'isIdempotent']],
   ['confluent producer', ['send', 'sendBatch', 'transaction', 'flush', 'isActive']],
-  ['kafkajs consumer', ['subscribe', 'run', 'stop', 'describeGroup', 'on', 'seek', 'commitOffsets', 'pause']],
-  ['confluent consumer', ['subscribe', 'run', 'stop', 'seek', 'commitOffsets', 'assignment']],
+  ['confluent consumer', ['subscribe', 'run', 'stop', 'disconnect', 'seek', 'commitOffsets', 'assignment']],
+  ['kafkajs consumer', ['subscribe', 'run', 'stop', 'disconnect', 'seek', 'commitOffsets', 'on']],
   ['rdkafka producer', ['produce', 'poll', 'flush', 'getMetadata', 'connect']],
   ['rdkafka consumer', ['subscribe', 'consume', 'assign', 'getMetadata', 'connect', 'on']],
   ['admin', ['createTopics', 'deleteTopics', 'connect']],
@@ -30,8 +30,6 @@ const shapes: readonly (readonly [Shape, readonly string[]])[] = [
 export function shapeOf(instance: unknown): Shape {
   const has = (name: string) => typeof (instance as Record<string, unknown>)[name] === 'function';
   const found = instance !== null && typeof instance === 'object' ? shapes.find(([, methods]) => methods.every(has)) : undefined;
-  // confluent's consumer has the methods of kafkajs' too; kafkajs' has its table of events.
-  if (found?.[0] === 'kafkajs consumer' && !('events' in (instance as object))) return 'confluent consumer';
   if (found) return found[0];
   throw new TurnpikeError(
     'CONFIG_INVALID',
