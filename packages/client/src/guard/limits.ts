@@ -40,7 +40,8 @@ const MADE_BEFORE: NotEnforced = {
   what: 'producers and consumers made before guard()',
   why: 'they are not known here; give each to guard(), or guard the Kafka first.',
 };
-const SCHEMA: NotEnforced = { what: "the value's schema", why: "the bytes are the service's own; connect() encodes by the contract." };
+const SCHEMA: NotEnforced = { what: 'the schema of what is sent', why: "the bytes are the service's own; connect() encodes by the contract." };
+const SCHEMA_READ: NotEnforced = { what: 'the schema of what is read', why: "the bytes are decoded by the service's own code." };
 const TRANSACTIONAL_ID: NotEnforced = {
   what: 'the transactional id',
   why: 'the library does not tell it; guard the Kafka, or pass guard(producer, { transactionalId }).',
@@ -51,13 +52,13 @@ function producer(library: string, all: boolean, { transactionalId }: Known): Li
     enforced: [
       { what: 'produce, by topic', how: 'send() and sendBatch(), in transactions too, ask the grant before the library has a record' },
       {
-        what: 'quota in records and bytes',
+        what: 'quota of what is sent, in records and bytes',
         how: 'a send waits for it, in order by topic, at most quotaTimeoutMs; with onQuota "refuse" it ends at once. Bytes are of key, value and headers, uncompressed, once',
       },
       ...(all || transactionalId !== undefined
         ? [{ what: 'transactional id', how: `${library === 'kafkajs' ? 'transaction()' : 'connect()'} asks the grant's prefixes` }]
         : []),
-      { what: 'tracing', how: 'create and send spans; a traceparent header where a span is active and the message has none' },
+      { what: 'tracing of sends', how: 'create and send spans; a traceparent header where a span is active and the message has none' },
     ],
     notEnforced: [
       SCHEMA,
@@ -74,11 +75,11 @@ function consumer(library: string, all: boolean, { group }: Known): Limits {
     enforced: [
       { what: 'consume, by topic', how: 'subscribe() asks the grant, and so does each record that comes, before the handler of run()' },
       ...(known ? [{ what: 'group', how: 'subscribe() asks the grant before the group is joined' }] : []),
-      { what: 'quota in bytes', how: 'a handler of run() waits until what came before is paid for, and keeps the membership by heartbeats' },
-      { what: 'tracing', how: 'a process span around the handler, linked to where its records were created' },
+      { what: 'quota of what is read, in bytes', how: 'a handler of run() waits until what came before is paid for, and keeps the membership by heartbeats' },
+      { what: 'tracing of handlers', how: 'a process span around the handler, linked to where its records were created' },
     ],
     notEnforced: [
-      { what: "the value's schema", why: "the bytes are decoded by the service's own code." },
+      SCHEMA_READ,
       { what: 'the first fetch against the quota', why: 'the library reads ahead by itself; what it has fetched is charged when it is handed out.' },
       {
         what: 'a pattern in subscribe()',
@@ -101,12 +102,12 @@ function rawProducer({ transactionalId }: Known): Limits {
   return {
     enforced: [
       { what: 'produce, by topic', how: 'produce() asks the grant and throws' },
-      { what: 'quota, with onQuota "refuse"', how: 'produce() throws QUOTA_EXCEEDED' },
+      { what: 'quota of what is sent, with onQuota "refuse"', how: 'produce() throws QUOTA_EXCEEDED' },
       ...(transactionalId === undefined ? [] : [{ what: 'transactional id', how: "initTransactions() asks the grant's prefixes" }]),
-      { what: 'tracing', how: 'create span, and a traceparent header where a span is active and the message has none' },
+      { what: 'tracing of sends', how: 'create span, and a traceparent header where a span is active and the message has none' },
     ],
     notEnforced: [
-      { what: 'quota, with onQuota "wait"', why: 'produce() is synchronous and cannot wait; being over it is counted in report().' },
+      { what: 'quota of what is sent, with onQuota "wait"', why: 'produce() is synchronous and cannot wait; being over it is counted in report().' },
       SCHEMA,
       { what: 'how long a send takes, and whether it failed, in spans', why: 'the answer comes by an event that names no call.' },
       { what: 'the size of what a serializer makes, against the quota', why: 'it is made inside; only bytes and texts that are passed are counted.' },
@@ -126,8 +127,8 @@ function rawConsumer({ group }: Known): Limits {
         what: 'patterns in subscribe(), and assign()',
         why: 'a record is given to the application by an event that nobody can hold; it is counted in report().',
       },
-      { what: 'quota in bytes', why: 'for the same reason; what came is charged.' },
-      { what: "the value's schema", why: "the bytes are decoded by the service's own code." },
+      { what: 'quota of what is read, in bytes', why: 'for the same reason; what came is charged.' },
+      SCHEMA_READ,
       { what: 'process spans', why: 'there is no handler to put one around.' },
     ],
   };
