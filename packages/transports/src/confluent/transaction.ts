@@ -1,0 +1,124 @@
+import type { LibrdKafkaError } from '@confluentinc/kafka-javascript';
+import { TurnpikeError } from '@turnpike/core';
+import { type CommitOffset, type CompiledProducerOptions, type LinkContext, pause, type TransactionPort } from '@turnpike/core/spi';
+import type { Control } from '../wire/control.ts';
+import { codeOf, KAFKA, LOCAL, libraryError } from './errors.ts';
+import { call, close, connectionConfig, type Done, type Library, listen, open, type RawConsumer, type RawProducer } from './library.ts';
+
+const RETRY_MS = 100;
+const FENCED: ReadonlySet<number> = new Set([LOCAL.FENCED, KAFKA.INVALID_PRODUCER_EPOCH, KAFKA.PRODUCER_FENCED]);
+
+interface Parts {
+  readonly context: LinkContext;
+  readonly control: Control;
+  readonly library: Library;
+  readonly options: CompiledProducerOptions;
+  readonly metadataMaxAgeMs: number;
+  readonly memberOf: (group: string) => RawConsumer | undefined;
+  readonly client: RawProducer;
+  readonly transactionalId: string;
+  readonly closing: AbortSignal;
+}
+
+/** librdkafka's transactions, in errors of ours. */
+export class Transactions implements TransactionPort, AsyncDisposable {
+  readonly #parts: Parts;
+  /** Clients that stand for groups of which this link has no member. */
+  readonly #stands = new Map<string, Promise<RawConsumer>>();
+
+  constructor(parts: Parts) {
+    this.#parts = parts;
+  }
+
+  /** Fences who had the transactional id before, and ends what it left open. */
+  init(): Promise<void> {
+    return this.#do('take over the transactional id', (ms, done) => this.#parts.client.initTransactions(ms, done));
+  }
+
+  begin(): Promise<void> {
+    return this.#do('begin a transaction', (_ms, done) => this.#parts.client.beginTransaction(done));
+  }
+
+  async sendOffsets(group: string, offsets: readonly CommitOffset[]): Promise<void> {
+    if (offsets.length === 0) return;
+    const { client, memberOf } = this.#parts;
+    const member = memberOf(group) ?? (await this.#standFor(group));
+    const raw = offsets.map(({ topic, partition, offset, leaderEpoch, metadata }) => ({
+      topic,
+      partition,
+      offset: Number(offset),
+      ...(leaderEpoch === undefined ? {} : { leaderEpoch }),
+      ...(metadata === undefined ? {} : { metadata }),
+    }));
+    await this.#do(`commit offsets of ${group} with the transaction`, (ms, done) => client.sendOffsetsToTransaction(raw, member, ms, done), group);
+  }
+
+  commit(): Promise<void> {
+    return this.#do('commit the transaction', (ms, done) => this.#parts.client.commitTransaction(ms, done));
+  }
+
+  abort(): Promise<void> {
+    return this.#do('abort the transaction', (ms, done) => this.#parts.client.abortTransaction(ms, done));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const stands = await Promise.allSettled(this.#stands.values());
+    await Promise.all(stands.map((stand) => (stand.status === 'fulfilled' ? close(stand.value, this.#parts.context) : undefined)));
+  }
+
+  /** The library calls a step that may be tried again retriable; it goes on where it was. */
+  async #do(doing: string, start: (ms: number, done: Done) => void, group?: string): Promise<void> {
+    const { context, options, closing, transactionalId } = this.#parts;
+    const { clock, identity } = context;
+    const until = clock.monotonic() + options.deliveryTimeoutMs;
+    for (;;) {
+      try {
+        const leftMs = Math.max(until - clock.monotonic(), 100);
+        return await call((done) => start(Math.ceil(Math.min(options.requestTimeoutMs, leftMs)), done));
+      } catch (error) {
+        const { isRetriable, isTxnRequiresAbort } = error as LibrdKafkaError;
+        if (isRetriable && !isTxnRequiresAbort && clock.monotonic() + RETRY_MS < until && !closing.aborted) {
+          await pause(clock, RETRY_MS, closing);
+          continue;
+        }
+        const facts = { transactionalId, principal: identity.principal, ...(group === undefined ? {} : { group }) };
+        throw this.#translated(error as LibrdKafkaError, { doing: `${doing} of ${transactionalId}`, ...facts });
+      }
+    }
+  }
+
+  #translated(
+    cause: LibrdKafkaError,
+    where: { readonly doing: string; readonly transactionalId: string; readonly principal: string; readonly group?: string },
+  ): TurnpikeError {
+    const { doing, ...facts } = where;
+    if (FENCED.has(codeOf(cause) ?? 0) || cause.isFatal)
+      return new TurnpikeError('PRODUCER_FENCED', `${doing}: another producer has taken the transactional id; this one can't go on. Close it.`, {
+        ...facts,
+        cause,
+      });
+    const error = libraryError(cause, where);
+    if (error.code === 'AUTHORIZATION_FAILED' || !cause.isTxnRequiresAbort) return error;
+    return new TurnpikeError('TRANSACTION_ABORTED', `${doing}: it can't be committed any more (${error.code}); abort() and begin again.`, {
+      ...facts,
+      cause: error,
+    });
+  }
+
+  /** Offsets go with a group's name and, of a member, its generation. The library takes both from a consumer: one that never joins has no generation, as before KIP-447. */
+  #standFor(group: string): Promise<RawConsumer> {
+    const { context, control, library, metadataMaxAgeMs, closing } = this.#parts;
+    const found = this.#stands.get(group);
+    if (found) return found;
+    const opened = (async () => {
+      await control.requireGroup(group);
+      const client = new library.KafkaConsumer({ ...connectionConfig(context, metadataMaxAgeMs, closing), 'group.id': group, 'enable.auto.commit': false }, {});
+      listen(client, context, { trouble: () => {} });
+      await open(client, context, control);
+      return client;
+    })();
+    this.#stands.set(group, opened);
+    opened.catch(() => this.#stands.delete(group));
+    return opened;
+  }
+}
