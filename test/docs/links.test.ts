@@ -3,7 +3,16 @@ import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { read, root } from './documents.ts';
 
-const documents = ['README.md', 'docs/design.md', 'docs/dependencies.md', 'docs/configuration.md', 'docs/manifest.md', 'docs/errors.md'];
+const documents = [
+  'README.md',
+  'docs/design.md',
+  'docs/dependencies.md',
+  'docs/configuration.md',
+  'docs/manifest.md',
+  'docs/errors.md',
+  'docs/guard.md',
+  'examples/guarded/README.md',
+];
 
 /** As GitHub makes an anchor of a heading. */
 const anchor = (heading: string) =>

@@ -24,6 +24,7 @@ export function limitsOf(shape: Shape, known: Known): { readonly enforced: reado
   const parts = [
     ...(all || part === 'producer' ? [library === 'rdkafka' ? rawProducer(known) : producer(library, all, known)] : []),
     ...(all || part === 'consumer' ? [library === 'rdkafka' ? rawConsumer(known) : consumer(library, all, known)] : []),
+    ...(library === 'confluent' || library === 'rdkafka' ? [{ enforced: [], notEnforced: [CERTIFICATE] }] : []),
     ...(all || part === 'admin' ? [{ enforced: [], notEnforced: [ADMIN] }] : []),
     ...(all ? [{ enforced: [], notEnforced: [MADE_BEFORE] }] : []),
   ];
@@ -42,6 +43,10 @@ const MADE_BEFORE: NotEnforced = {
 };
 const SCHEMA: NotEnforced = { what: 'the schema of what is sent', why: "the bytes are the service's own; connect() encodes by the contract." };
 const SCHEMA_READ: NotEnforced = { what: 'the schema of what is read', why: "the bytes are decoded by the service's own code." };
+const CERTIFICATE: NotEnforced = {
+  what: 'a renewed certificate, in a client that is there already',
+  why: 'librdkafka reads it once, when the client is made; make a new one before it expires. Tokens are renewed.',
+};
 const TRANSACTIONAL_ID: NotEnforced = {
   what: 'the transactional id',
   why: 'the library does not tell it; guard the Kafka, or pass guard(producer, { transactionalId }).',
