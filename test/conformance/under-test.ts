@@ -3,6 +3,8 @@ import { defineService } from '@turnpike/client/generated';
 import { MemoryCluster, memoryTransport } from '@turnpike/core/memory';
 import type { Transport } from '@turnpike/core/spi';
 import { type ConnectAsks, type Platform, type PlatformOptions, startPlatform, type TransportUnderTest } from '@turnpike/testing';
+import { confluentTransport } from '@turnpike/transports/confluent';
+import { kafkajsTransport } from '@turnpike/transports/kafkajs';
 import { wireTransport } from '@turnpike/transports/wire';
 
 export const TRANSPORTS = ['memory', 'wire', 'confluent', 'kafkajs'] as const;
@@ -47,6 +49,7 @@ export function underTest(name: TransportName, platforms: Platforms): TransportU
 }
 
 function open(name: Exclude<TransportName, 'memory'>): Transport {
-  if (name === 'wire') return wireTransport({ metadataMaxAgeMs: 1_000 });
-  throw new Error(`not yet: ${name}`);
+  const options = { metadataMaxAgeMs: 1_000 };
+  if (name === 'confluent') return confluentTransport(options);
+  return name === 'kafkajs' ? kafkajsTransport(options) : wireTransport(options);
 }

@@ -75,6 +75,7 @@ export const define = (definition: CaseDefinition): CaseDefinition => definition
 
 /** How long a case may take, in ms. */
 const CASE_MS = 60_000;
+const CLOSE_MS = 30_000;
 
 /** The cases that a transport has, of these definitions. */
 export function suiteOf(definitions: readonly CaseDefinition[], make: () => TransportUnderTest): ConformanceSuite {
@@ -104,13 +105,14 @@ const together = (supports: readonly Support[]): Support => (['refused', 'no', '
 
 async function perform(grounds: Grounds, definition: CaseDefinition): Promise<CaseOutcome> {
   const bench = await grounds.bench();
+  const close = () => within(CLOSE_MS, bench[Symbol.asyncDispose](), `${definition.name}: closing what it had opened`);
   try {
     await within(CASE_MS, definition.run(bench), definition.name);
   } catch (error) {
-    await bench[Symbol.asyncDispose]().catch(() => {}); // What went wrong first is what the reader can mend.
+    await close().catch(() => {}); // What went wrong first is what the reader can mend.
     throw error;
   }
-  await within(CASE_MS, bench[Symbol.asyncDispose](), `${definition.name}: closing what it had opened`);
+  await close();
   return 'passed';
 }
 
