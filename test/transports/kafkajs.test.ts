@@ -90,8 +90,7 @@ describe('kafkajs: produce and consume', () => {
       expect(byWire[1]).toMatchObject({ key: 'Zürich', value: null });
       const byKafkajs = await read(kafka, topic, 502, { group: `b-${compression}` });
       expect(byKafkajs.map((e) => [e.offset, e.key, e.value, e.timestampMs])).toEqual(byWire.map((e) => [e.offset, e.key, e.value, e.timestampMs]));
-      const same = (e: ConsumedEvent | undefined) => ['x', '9', 'né', 'constructor'].map((name) => e?.headers.getAll(name).map((v) => v && [...v]));
-      expect(same(byKafkajs[0])).toEqual(same(byWire[0]));
+      expect([...(byKafkajs[0]?.headers ?? [])].map(([k, v]) => [k, v && [...v]])).toEqual(bytes);
     },
   );
 });

@@ -24,8 +24,8 @@ export interface KafkajsOptions {
 
 /** Records and groups through kafkajs, a peer that the service installs; administration, and what kafkajs doesn't tell, over the wire transport's link beside it. For services that know kafkajs and stay with it.
  *
- *  What differs from the wire transport: groups rebalance eagerly, so every member gives up all of its partitions first (drained and committed, as on every transport); of a consumed record's headers the order among *different*
- *  names is not kept (kafkajs reads them into an object), that of one name's values is; throttle times aren't told.
+ *  What differs from the wire transport: groups rebalance eagerly, so every member gives up all of its partitions, drained and committed, whenever one joins or leaves; members are assigned partitions as kafkajs does it ("RoundRobinAssigner"), so a group
+ *  may have members that use kafkajs bare, and none that use the wire transport; throttle times are obeyed, and not told; of a batch that holds records which the broker finds invalid all fail.
  *  @throws TurnpikeError CONFIG_INVALID. */
 export function kafkajsTransport(options: KafkajsOptions = {}): Transport {
   const read = new OptionReader('kafkajsTransport', options);

@@ -1,28 +1,29 @@
-import { asTurnpikeError, type HeaderEntry, RecordHeaders, TurnpikeError } from '@turnpike/core';
+import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
 import {
   type AssignmentListener,
   type CommitOffset,
   type CompiledConsumerOptions,
   type ConsumerPort,
   type FetchedBatch,
-  type InboundRecord,
   type LinkContext,
   pause,
   type SeekTarget,
   type TopicPartition,
 } from '@turnpike/core/spi';
-import type { Batch, IHeaders, KafkaMessage } from 'kafkajs';
 import { partitionKey } from '../wire/assignor.ts';
 import { Connections } from '../wire/connections.ts';
 import type { Control } from '../wire/control.ts';
 import { Coordinator } from '../wire/coordinator.ts';
+import { brokerError } from '../wire/errors.ts';
+import { decodeBatches } from '../wire/record-batch.ts';
+import type { LibraryFetch } from './fetches.ts';
 import type { LibraryModule } from './library.ts';
 import { GroupMember, type MemberListener } from './member.ts';
 
 /** One assigned partition, from its assignment to its revocation. */
 interface Position {
   readonly tp: TopicPartition;
-  /** Where the next batch of kafkajs' must begin; undefined = not known yet. */
+  /** Where the next fetch must begin; undefined = not known yet. */
   offset: bigint | undefined;
   /** How often it was sought. */
   seeks: number;
@@ -44,8 +45,6 @@ export interface ConsumerParts {
 }
 
 const RETRY_MS = 200;
-/** What a record costs in a batch beside its key, value and headers. */
-const RECORD_OVERHEAD = 8;
 
 /** What kafkajs pushes, to be pulled: a bounded amount read ahead, and positions of our own. kafkajs is told where each partition begins, and fetches none of which enough waits or for which the gate has no permit. Committing, and
  *  looking up offsets, is not its business: it says too little about how that went. */
@@ -184,53 +183,42 @@ export class KafkajsConsumer implements ConsumerPort, MemberListener {
     this.#wake();
   }
 
-  arrived(batch: Batch, stale: boolean): boolean {
-    const { topic, partition } = batch;
-    const position = this.#positions.get(partitionKey(batch));
-    if (!position || position.offset === undefined || stale) return false;
-    // Not in kafkajs' types, but there.
-    const { fetchedOffset } = batch as { fetchedOffset?: unknown };
-    if (typeof fetchedOffset === 'string' && BigInt(fetchedOffset) !== position.offset) {
-      this.#member?.seek(position.tp, position.offset);
-      return false;
+  /** kafkajs decodes it too, but what it makes of it isn't used: of transactions that were aborted side by side it lets records through, or holds back committed ones; a key of four zeros
+   *  is an abort to it; it keeps no order among headers; and one partition's error takes the records of all others with it. */
+  fetched({ topic, partition, fetchOffset, errorCode, records: bytes, aborted, highWatermark }: LibraryFetch): void {
+    const position = this.#positions.get(partitionKey({ topic, partition }));
+    if (!position || position.offset !== fetchOffset) return; // Of before a seek.
+    if (errorCode !== 0) {
+      this.#refused(position, errorCode);
+      return;
     }
-    const records = batch.messages.map((message) => recordOf(topic, partition, message));
-    this.#arrived(position, records, BigInt(batch.lastOffset()) + 1n, BigInt(batch.highWatermark));
-    return true;
+    try {
+      const { records, nextOffset } = decodeBatches(bytes, { topic, partition, fetchOffset }, this.#options.isolation === 'read_committed' ? aborted : []);
+      if (nextOffset === undefined) return;
+      this.#context.fetchGate.charge(topic, this.#options.group, records.length, bytes.length);
+      position.queued.push({ topic, partition, records, nextOffset, highWatermark, bytes: bytes.length, fetchedAtMs: this.#member?.startedFetchAtMs ?? 0 });
+      position.queuedBytes += bytes.length;
+      this.#queuedBytes += bytes.length;
+      this.#moveTo(position, nextOffset);
+    } catch (error) {
+      this.failed(asTurnpikeError(error, 'INTERNAL', `${topic}/${partition}: the broker's answer could not be read.`, { topic, partition }));
+    }
   }
 
-  passed(tp: TopicPartition, lastOffset: bigint, highWatermark: bigint): void {
-    const position = this.#positions.get(partitionKey(tp));
-    if (position?.offset === undefined || lastOffset < position.offset) return;
-    this.#arrived(position, [], lastOffset + 1n, highWatermark);
-  }
-
-  outOfRange(partitions: readonly TopicPartition[]): void {
+  /** What may pass kafkajs deals with: it asks for the leaders again. */
+  #refused(position: Position, errorCode: number): void {
     const { group, startAt } = this.#options;
-    for (const position of this.#of(partitions)) {
-      const from = position.offset;
-      this.#hold(position);
-      if (startAt === 'fail') {
-        const text = `${partitionKey(position.tp)}: the offset ${from} is not in the log any more (or not yet) and consumer.startAt is "fail"; seek, or set it.`;
-        this.failed(new TurnpikeError('OFFSET_OUT_OF_RANGE', text, { ...position.tp, group, ...(from === undefined ? {} : { offset: from }) }));
-        return;
-      }
-      const target = startAt === 'latest' ? 'end' : 'beginning';
-      this.#context.logger.warn('consumer.offset_reset', { ...position.tp, group, from: String(from), to: target });
-      void this.#find([position], async (tps) => this.#listOffsets(tps, target));
+    const { topic } = position.tp;
+    const { offset: from } = position;
+    const error = brokerError(errorCode, { doing: `consume ${topic}`, ...position.tp, group, principal: this.#context.identity.principal });
+    if (error.code !== 'OFFSET_OUT_OF_RANGE' || startAt === 'fail') {
+      if (!error.retriable) this.failed(error);
+      return;
     }
-  }
-
-  #arrived(position: Position, records: readonly InboundRecord[], nextOffset: bigint, highWatermark: bigint): void {
-    const { topic, partition } = position.tp;
-    const bytes = records.reduce((sum, r) => sum + sizeOf(r), 0);
-    this.#context.fetchGate.charge(topic, this.#options.group, records.length, bytes);
-    position.offset = nextOffset;
-    position.queued.push({ topic, partition, records, nextOffset, highWatermark, bytes, fetchedAtMs: this.#member?.startedFetchAtMs ?? 0 });
-    position.queuedBytes += bytes;
-    this.#queuedBytes += bytes;
-    this.#regulate();
-    this.#wake();
+    this.#hold(position);
+    const target = startAt === 'latest' ? 'end' : 'beginning';
+    this.#context.logger.warn('consumer.offset_reset', { ...position.tp, group, from: String(from), to: target });
+    void this.#find([position], (tps) => this.#listOffsets(tps, target));
   }
 
   /** From the group's commits, else from where the options say. */
@@ -367,28 +355,4 @@ export class KafkajsConsumer implements ConsumerPort, MemberListener {
       signal.addEventListener('abort', done);
     });
   }
-}
-
-const recordOf = (topic: string, partition: number, { offset, timestamp, key, value, headers }: KafkaMessage): InboundRecord => ({
-  topic,
-  partition,
-  offset: BigInt(offset),
-  timestampMs: Number(timestamp),
-  key,
-  value,
-  headers: headersOf(headers),
-});
-
-/** kafkajs gathers the values of a name in an array, which begins with what objects inherit where the name is one of theirs ("constructor"). */
-function headersOf(headers: IHeaders | undefined): RecordHeaders {
-  const entries: HeaderEntry[] = [];
-  for (const [name, values] of Object.entries(headers ?? {}))
-    for (const value of Array.isArray(values) ? values : [values]) if (value === null || Buffer.isBuffer(value)) entries.push([name, value]);
-  return RecordHeaders.of(entries);
-}
-
-function sizeOf({ key, value, headers }: InboundRecord): number {
-  let bytes = RECORD_OVERHEAD + (key?.length ?? 0) + (value?.length ?? 0);
-  for (const [name, header] of headers) bytes += name.length + (header?.length ?? 0) + 2;
-  return bytes;
 }

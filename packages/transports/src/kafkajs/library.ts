@@ -4,6 +4,7 @@ import type { LinkContext } from '@turnpike/core/spi';
 import type * as Library from 'kafkajs';
 import { tlsOptions } from '../wire/connections.ts';
 import { fillCodecs } from './codecs.ts';
+import { FetchTap, type LibraryFetch } from './fetches.ts';
 import { type LibraryRequest, readRequest } from './request.ts';
 
 /** What we use of it. */
@@ -41,6 +42,8 @@ export interface LibraryClientParts {
   readonly addresses: () => readonly string[];
   readonly requestTimeoutMs: number;
   readonly intercept?: Intercept;
+  /** Told of each fetch's answer before kafkajs is. */
+  readonly onFetched?: (fetched: readonly LibraryFetch[]) => void;
 }
 
 /** One kafkajs client, on sockets of ours: they take up renewed certificates, end when they are told to, and show each request before it goes, which is the only way to have partitions drained
@@ -88,12 +91,14 @@ export class LibraryClient implements Disposable {
   }
 
   #socket(host: string, port: number, onConnect: () => void): TLSSocket {
-    const { context, intercept } = this.#parts;
+    const { context, intercept, onFetched } = this.#parts;
     if (this.#closed) throw new TurnpikeError('CLOSED', 'The client is closed.');
     const socket = connect({ host, port, ...tlsOptions(context.identity, host) }, onConnect);
     socket.setKeepAlive(true, 60_000);
     this.#sockets.add(socket);
     socket.once('close', () => this.#sockets.delete(socket));
+    const tap = onFetched && new FetchTap(onFetched);
+    if (tap) socket.on('data', (data: Buffer) => tap.received(data));
     let provenAt = Number.NEGATIVE_INFINITY;
     const send = socket.write.bind(socket);
     const write = (frame: Buffer): boolean => {
@@ -106,6 +111,7 @@ export class LibraryClient implements Disposable {
         });
         return true;
       }
+      tap?.asked(request);
       const what = intercept?.(request);
       if (what === undefined) return send(frame);
       if (Buffer.isBuffer(what)) return send(what);

@@ -1,14 +1,15 @@
 import { heartbeatV4, leaveGroupV5 } from '@platformatic/kafka';
 import { TurnpikeError } from '@turnpike/core';
 import { type AssignmentListener, type CompiledConsumerOptions, type LinkContext, pause, type TopicPartition } from '@turnpike/core/spi';
-import type { Batch, Consumer } from 'kafkajs';
+import type { Consumer } from 'kafkajs';
 import { partitionKey } from '../wire/assignor.ts';
 import type { Control } from '../wire/control.ts';
 import type { Coordinator } from '../wire/coordinator.ts';
 import { isKafkaError } from '../wire/errors.ts';
 import { translateLibrary } from './errors.ts';
+import type { LibraryFetch } from './fetches.ts';
 import { LibraryClient, type LibraryModule } from './library.ts';
-import { committing, joiningMember, type LibraryRequest, type MemberRef, syncingMember } from './request.ts';
+import { emptyCommit, joiningMember, type LibraryRequest, type MemberRef, syncingMember } from './request.ts';
 
 const BACKOFF_MS = 300;
 /** How long leaving may take at close, in ms: a broker that is gone finds out by the session's end. */
@@ -19,12 +20,8 @@ const MAX_FETCH_WAIT_MS = 250;
 const STALL_MS = 3_000;
 
 export interface MemberListener extends AssignmentListener {
-  /** What kafkajs has read. false = it isn't wanted, and kafkajs' position stays where it is. */
-  arrived(batch: Batch, stale: boolean): boolean;
-  /** kafkajs has read past records that are not for us: control records, aborted ones. */
-  passed(tp: TopicPartition, lastOffset: bigint, highWatermark: bigint): void;
-  /** The log doesn't reach to these positions. */
-  outOfRange(partitions: readonly TopicPartition[]): void;
+  /** A broker's answer for a partition: records, or an error. What isn't moved on from by a seek() is fetched again. */
+  fetched(fetch: LibraryFetch): void;
 }
 
 export interface MemberParts {
@@ -134,6 +131,9 @@ export class GroupMember {
       addresses,
       requestTimeoutMs: options.requestTimeoutMs,
       intercept: (request) => (this.#session === session ? this.#intercept(session, request) : undefined),
+      onFetched: (fetched) => {
+        if (this.#session === session) for (const fetch of fetched) this.#parts.listener.fetched(fetch);
+      },
     });
     const consumer = client.kafka.consumer({
       groupId: options.group,
@@ -157,7 +157,7 @@ export class GroupMember {
         if (this.#session === session && !this.#closing.signal.aborted) f(payload);
       };
     };
-    const { GROUP_JOIN, CRASH, START_BATCH_PROCESS, FETCH_START, FETCH } = consumer.events;
+    const { GROUP_JOIN, CRASH, FETCH_START, FETCH } = consumer.events;
     consumer.on(
       GROUP_JOIN,
       mine(({ memberAssignment }) => this.#assigned(session, memberAssignment)),
@@ -174,26 +174,13 @@ export class GroupMember {
       FETCH,
       mine(() => (session.fetchedAt = context.clock.monotonic())),
     );
-    consumer.on(
-      START_BATCH_PROCESS,
-      mine(({ topic, partition, batchSize, lastOffset, highWatermark }) => {
-        if (batchSize === 0) this.#parts.listener.passed({ topic, partition }, BigInt(lastOffset), BigInt(highWatermark));
-      }),
-    );
     try {
       await consumer.connect();
       await consumer.subscribe({ topics: [...topics], fromBeginning: options.startAt !== 'latest' });
       // Not awaited: joining waits for the other members, and a crash is told by its event.
       consumer
-        .run({
-          autoCommit: false,
-          eachBatchAutoResolve: false,
-          eachBatch: async ({ batch, isStale, resolveOffset }) => {
-            if (this.#session !== session) return;
-            const last = batch.messages.at(-1);
-            if (last && this.#parts.listener.arrived(batch, isStale())) resolveOffset(last.offset);
-          },
-        })
+        // By the time a batch would come here its records have been taken from the broker's answer, and it is passed over by a seek.
+        .run({ autoCommit: false, eachBatchAutoResolve: false, eachBatch: async () => {} })
         .catch((error: unknown) => this.#change(() => this.#crashed(error)));
     } catch (error) {
       this.#change(() => this.#crashed(error));
@@ -209,11 +196,7 @@ export class GroupMember {
       if (session.joining === '') this.#lose();
       else return this.#revoke();
     } else if (request.api === 'leaveGroup' && this.#owned.size > 0) return this.#revoke();
-    else if (request.api === 'offsetCommit') {
-      const { partitions, empty } = committing(request);
-      this.#parts.listener.outOfRange(partitions);
-      return empty;
-    }
+    else if (request.api === 'offsetCommit') return emptyCommit(request);
     return undefined;
   }
 
@@ -268,12 +251,31 @@ export class GroupMember {
     const { group } = options;
     const facts = topics.length === 1 && topics[0] !== undefined ? { group, topic: topics[0] } : { group };
     const error = await this.#why(translateLibrary(cause, { doing: `take part in the group ${group}`, ...facts, principal: context.identity.principal }));
-    if (this.#closing.signal.aborted) return;
-    await this.#close();
-    if (!error.retriable) return this.#fail(error);
+    if (!error.retriable) {
+      await this.#close();
+      this.#fail(error);
+      return;
+    }
     context.logger.debug('consumer.library_crashed', { group, message: error.message });
-    await pause(context.clock, BACKOFF_MS, this.#closing.signal);
+    await this.#untilReachable();
+    await this.#close();
     await this.#open(this.#present());
+  }
+
+  /** The partitions are still ours, as long as the broker waits for a heartbeat: what is in hand can be committed when it is there again. */
+  async #untilReachable(): Promise<void> {
+    const { context, control, options } = this.#parts;
+    const expires = context.clock.monotonic() + options.sessionTimeoutMs;
+    for (;;) {
+      await pause(context.clock, BACKOFF_MS, this.#closing.signal);
+      if (this.#closing.signal.aborted) return;
+      const error = await control.requireGroup(options.group).then(
+        () => undefined,
+        (e: TurnpikeError) => e,
+      );
+      if (!error?.retriable) return;
+      if (context.clock.monotonic() > expires) this.#lose();
+    }
   }
 
   #fail(error: TurnpikeError): void {
@@ -313,9 +315,9 @@ export class GroupMember {
     session.client[Symbol.dispose]();
     this.#owned.clear();
     if (memberId === '') return;
-    const left = coordinator
-      .call('offsets', leaveGroupV5.api, [options.group, [{ memberId, reason: 'the consumer is closed' }]], `leave the group ${options.group}`)
-      .catch(() => {});
+    // Until the session's end all would wait for a member that has only gone.
+    const args = (): Parameters<typeof leaveGroupV5.createRequest> => [options.group, [{ memberId, reason: 'the consumer is closed' }]];
+    const left = coordinator.persist('offsets', leaveGroupV5.api, args, { doing: `leave the group ${options.group}`, forMs: LEAVE_MS }).catch(() => {});
     await this.#within(LEAVE_MS, left);
   }
 

@@ -1,12 +1,11 @@
-import type { TopicPartition } from '@turnpike/core/spi';
-
 /** Those of Kafka's APIs that we look at (protocol guide, "API keys"). */
-const APIS = { 0: 'produce', 8: 'offsetCommit', 11: 'joinGroup', 13: 'leaveGroup', 14: 'syncGroup', 17: 'saslHandshake' } as const;
+const APIS = { 0: 'produce', 1: 'fetch', 8: 'offsetCommit', 11: 'joinGroup', 13: 'leaveGroup', 14: 'syncGroup', 17: 'saslHandshake' } as const;
 type Api = (typeof APIS)[keyof typeof APIS];
 
 /** A request of kafkajs as it goes to the socket. It writes the versions before KIP-482 only, whose header and strings are of one form. */
 export interface LibraryRequest {
   readonly api: Api | undefined;
+  readonly correlationId: number;
   /** Reads the body from its beginning. */
   body(): BodyReader;
   /** The same request, with an empty array from there on. */
@@ -18,6 +17,7 @@ export function readRequest(frame: Buffer): LibraryRequest {
   const clientLength = Math.max(frame.readInt16BE(12), 0);
   return {
     api: (APIS as Partial<Record<number, Api>>)[key],
+    correlationId: frame.readInt32BE(8),
     body: () => new BodyReader(frame, 14 + clientLength),
     endingAt: (at) => {
       const shorter = Buffer.concat([frame.subarray(0, at), Buffer.alloc(4)]);
@@ -40,6 +40,10 @@ export class BodyReader {
     return this.#at;
   }
 
+  skip(bytes: number): void {
+    this.#at += bytes;
+  }
+
   int16(): number {
     this.#at += 2;
     return this.#frame.readInt16BE(this.#at - 2);
@@ -60,6 +64,13 @@ export class BodyReader {
     const length = Math.max(this.int16(), 0);
     this.#at += length;
     return this.#frame.toString('utf8', this.#at - length, this.#at);
+  }
+
+  /** Not copied; empty for null. */
+  bytes(): Buffer {
+    const length = Math.max(this.int32(), 0);
+    this.#at += length;
+    return this.#frame.subarray(this.#at - length, this.#at);
   }
 
   array<T>(read: (reader: BodyReader) => T): T[] {
@@ -89,21 +100,11 @@ export function syncingMember(request: LibraryRequest): MemberRef {
   return { generation, id: body.string() };
 }
 
-/** The partitions of an OffsetCommit request (version 5), and the same request without any. */
-export function committing(request: LibraryRequest): { readonly partitions: readonly TopicPartition[]; readonly empty: Buffer } {
+/** The same OffsetCommit request, without any partition. */
+export function emptyCommit(request: LibraryRequest): Buffer {
   const body = request.body();
   body.string(); // the group
   body.int32(); // generation
   body.string(); // member
-  const empty = request.endingAt(body.at);
-  const topics = body.array((r) => ({
-    topic: r.string(),
-    partitions: r.array((p) => {
-      const partition = p.int32();
-      p.int64(); // offset
-      p.string(); // metadata
-      return partition;
-    }),
-  }));
-  return { partitions: topics.flatMap(({ topic, partitions }) => partitions.map((partition) => ({ topic, partition }))), empty };
+  return request.endingAt(body.at);
 }
