@@ -35,7 +35,7 @@ export function needsAddon(name, { args, root }) {
   if (name === 'prove' && args[0] === 'conformance') return (transportIn(args) ?? 'confluent') === 'confluent';
   if (name !== 'test') return false;
   const named = args.filter((arg, i) => !arg.startsWith('-') && !WITH_VALUE.includes(args[i - 1] ?? ''));
-  const tests = readdirSync(path.join(root, 'test'), { recursive: true }).filter((file) => /(confluent|conformance)[^/]*\.test\.ts$/.test(file));
+  const tests = readdirSync(path.join(root, 'test'), { recursive: true }).filter((file) => /(confluent|conformance|quickstart)[^/]*\.test\.ts$/.test(file));
   return named.length === 0 || named.some((arg) => tests.some((file) => path.join(root, 'test', file).includes(path.normalize(arg))));
 }
 

@@ -103,7 +103,7 @@ process.on('uncaughtException', (error) => {
 const options = readOptions();
 await using backend = await chooseBackend(options);
 
-title(`Two services, each with its own manifest, grant and identity${options.transport === 'wire' ? '' : `, through ${options.transport}`}`);
+title(`Two services, each with its own manifest, grant and identity${options.transport === 'wire' ? '' : ` (${options.transport})`}`);
 const monitor = await backend.start('delay-monitor', onReport);
 await Promise.race([ready.promise, monitor.done]);
 say('delay-monitor (OAuth) consumes flights.departed, produces delays.alerted');

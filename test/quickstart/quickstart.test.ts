@@ -34,6 +34,16 @@ describe('quickstart', () => {
     expect(left).toEqual([]);
   });
 
+  it.each(['confluent', 'kafkajs'])('does all of that through %s too', async (transport) => {
+    const { code, lines, left } = await quickstart(['--transport', transport]);
+    expect(lines.filter((l) => l.includes('✗'))).toEqual([]);
+    expect(lines.at(-1)).toBe(LAST);
+    expect(code).toBe(0);
+    expect(lines.join('\n')).toContain(`identity (${transport})`);
+    expect(lines.filter((l) => [...l].length > 80)).toEqual([]);
+    expect(left).toEqual([]);
+  });
+
   it('runs in memory when it is told to', async () => {
     const { code, lines } = await quickstart(['--memory']);
     expect(lines.at(-1)).toBe(LAST);
@@ -42,6 +52,11 @@ describe('quickstart', () => {
 
   it('says what options there are, and ends with 2 for one that there is not', async () => {
     expect(await quickstart(['--help'])).toMatchObject({ code: 0, lines: expect.arrayContaining([expect.stringMatching(/^ {2}--memory /)]) });
+    expect(await quickstart(['--transport', 'java'])).toMatchObject({
+      code: 2,
+      lines: expect.arrayContaining([expect.stringMatching(/Unknown transport 'java'/)]),
+    });
+    expect(await quickstart(['--memory', '--transport', 'kafkajs'])).toMatchObject({ code: 2 });
     expect(await quickstart(['--bogus'])).toMatchObject({
       code: 2,
       lines: expect.arrayContaining(["quickstart: Unknown option '--bogus'. There are:", expect.stringMatching(/^ {2}--memory /)]),
