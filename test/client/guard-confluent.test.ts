@@ -126,7 +126,7 @@ describe('the promisified clients', () => {
     expect(guard(kafka.producer()).enforced.map((e) => e.what)).toContain('produce, by topic');
     const consumer = guard(kafka.consumer(consumerConfig('p-known.group')));
     expect(consumer.notEnforced.map((n) => n.what)).toContain('the group at subscribe()');
-    expect(guard(kafka.admin())).toMatchObject({ enforced: [], notEnforced: [{ what: 'administration (admin())' }] });
+    expect(guard(kafka.admin())).toMatchObject({ enforced: [], notEnforced: [{ what: "the cluster's id" }, { what: 'administration (admin())' }] });
   });
 
   it('carry a trace from producer to consumer', async () => {

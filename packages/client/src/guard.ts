@@ -171,6 +171,8 @@ class GuardDesk {
         `The grant is ${this.#init.identity.principal}'s, and the identity given to guard.options() proves ${identity.principal}; give it to openGuard() too, with its grant.`,
         { principal: identity.principal },
       );
+    if (identity.kind === 'none')
+      throw new TurnpikeError('CONFIG_INVALID', 'guard.options() was given an identity that proves nothing; give it one of mtlsIdentity() or oauthIdentity().');
     if (descriptors.length === 0)
       throw new TurnpikeError(
         'CONFIG_INVALID',

@@ -9,7 +9,12 @@ export interface KafkajsOptions {
   brokers: string[];
   ssl: { readonly ca?: string; readonly cert?: string; readonly key?: string };
   sasl?: { mechanism: 'oauthbearer'; oauthBearerProvider: () => Promise<{ value: string }> };
+  reauthenticationThreshold?: number;
 }
+
+/** kafkajs renews a session so long before it ends. Its own 10 s are longer than some sessions: then each request would begin with a proof, and a broker refuses (ILLEGAL_SASL_STATE) two
+ *  within a second. A session that has ended can still be renewed (KIP-368), so little is enough. */
+const REAUTHENTICATION_THRESHOLD_MS = 500;
 
 interface PemOptions {
   readonly 'ssl.ca.pem'?: string;
@@ -52,7 +57,12 @@ export function constructorOptions(library: GuardedLibrary, identity: Identity, 
   };
   if (library === 'kafkajs') {
     const sasl = { mechanism: 'oauthbearer' as const, oauthBearerProvider: async () => ({ value: (await identity.token()).value }) };
-    return { clientId, brokers, ssl: fresh({}, identity, { ca: 'ca', cert: 'cert', key: 'key' }), ...(oauth ? { sasl } : {}) };
+    return {
+      clientId,
+      brokers,
+      ssl: fresh({}, identity, { ca: 'ca', cert: 'cert', key: 'key' }),
+      ...(oauth ? { sasl, reauthenticationThreshold: REAUTHENTICATION_THRESHOLD_MS } : {}),
+    };
   }
   const names = { 'ssl.ca.pem': 'ca', 'ssl.certificate.pem': 'cert', 'ssl.key.pem': 'key' } as const;
   if (library === 'confluent') {

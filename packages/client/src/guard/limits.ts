@@ -25,6 +25,7 @@ export function limitsOf(shape: Shape, known: Known): { readonly enforced: reado
     ...(all || part === 'producer' ? [library === 'rdkafka' ? rawProducer(known) : producer(library, all, known)] : []),
     ...(all || part === 'consumer' ? [library === 'rdkafka' ? rawConsumer(known) : consumer(library, all, known)] : []),
     ...(library === 'confluent' || library === 'rdkafka' ? [{ enforced: [], notEnforced: [CERTIFICATE] }] : []),
+    { enforced: [], notEnforced: [CLUSTER_ID] },
     ...(all || part === 'admin' ? [{ enforced: [], notEnforced: [ADMIN] }] : []),
     ...(all ? [{ enforced: [], notEnforced: [MADE_BEFORE] }] : []),
   ];
@@ -37,6 +38,7 @@ const ADMIN: NotEnforced = {
   what: 'administration (admin())',
   why: 'a grant speaks of topics, groups and transactional ids; topics, ACLs and configs are changed by turnpike apply. Only the brokers refuse what an admin client tries.',
 };
+const CLUSTER_ID: NotEnforced = { what: "the cluster's id", why: 'the library speaks to whatever answers at the address; connect() compares.' };
 const MADE_BEFORE: NotEnforced = {
   what: 'producers and consumers made before guard()',
   why: 'they are not known here; give each to guard(), or guard the Kafka first.',
@@ -98,7 +100,7 @@ function consumer(library: string, all: boolean, { group }: Known): Limits {
               why: `the library does not tell it${library === 'kafkajs' ? ' until it has joined; records are asked about from then on' : ''}; guard the Kafka, or pass guard(consumer, { group }).`,
             },
           ]),
-      { what: 'spans of fetches (eachMessage) and of commits', why: 'the library does both out of sight.' },
+      { what: 'spans and metrics of fetches and of commits', why: 'the library does both out of sight.' },
     ],
   };
 }
@@ -114,7 +116,7 @@ function rawProducer({ transactionalId }: Known): Limits {
     notEnforced: [
       { what: 'quota of what is sent, with onQuota "wait"', why: 'produce() is synchronous and cannot wait; being over it is counted in report().' },
       SCHEMA,
-      { what: 'how long a send takes, and whether it failed, in spans', why: 'the answer comes by an event that names no call.' },
+      { what: 'send spans, and metrics of sends', why: 'the answer comes by an event that names no call.' },
       { what: 'the size of what a serializer makes, against the quota', why: 'it is made inside; only bytes and texts that are passed are counted.' },
     ],
   };

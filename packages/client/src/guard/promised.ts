@@ -223,14 +223,23 @@ export function guardConsumer(consumer: PromisedConsumer, { stages, tally, group
             ? {
                 eachMessage: (payload) => {
                   const { topic, partition, message } = payload;
-                  return stages.handle({ topic, partition, messages: [message] }, { ...context(() => payload.heartbeat()), whole: false }, async () =>
-                    eachMessage(payload),
+                  return stages.handle(
+                    { topic, partition, messages: [message] },
+                    context(() => payload.heartbeat()),
+                    async () => eachMessage(payload),
                   );
                 },
               }
             : {}),
           ...(typeof eachBatch === 'function'
-            ? { eachBatch: (payload) => stages.handle(payload.batch, { ...context(() => payload.heartbeat()), whole: true }, async () => eachBatch(payload)) }
+            ? {
+                eachBatch: (payload) =>
+                  stages.handle(
+                    payload.batch,
+                    context(() => payload.heartbeat()),
+                    async () => eachBatch(payload),
+                  ),
+              }
             : {}),
         };
         return Reflect.apply(original, this, [guarded, ...rest]);

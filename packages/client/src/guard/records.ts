@@ -29,7 +29,7 @@ export interface InboundMessage {
 type Pair = readonly [name: string, value: string | Uint8Array | null];
 
 /** Every header that is one; what isn't, the library itself refuses. */
-export function headerPairs(headers: InboundMessage['headers']): Pair[] {
+function headerPairs(headers: InboundMessage['headers']): Pair[] {
   if (headers === null || typeof headers !== 'object') return [];
   const entries = Array.isArray(headers) ? headers.flatMap((h: LibraryHeaders | null) => Object.entries(h ?? {})) : Object.entries(headers);
   return entries.flatMap(([name, value]) =>

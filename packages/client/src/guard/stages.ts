@@ -111,7 +111,7 @@ export class Stages {
       result = await sending;
     } catch (error) {
       release?.();
-      this.#settled(batches, spans, { startedAtMs, error: asTurnpikeError(error, 'BROKER_REJECTED', `the client failed: ${nameOf(error)}`) });
+      this.#settled(batches, spans, { startedAtMs, error: failure(error) });
       throw error;
     }
     tally.sent(records);
@@ -125,31 +125,28 @@ export class Stages {
     this.#queue.passNow(batch, tally);
     const carrier = new MessageCarrier(batch.messages[0]?.headers);
     const span = this.#init.telemetry.create(batch.topic, carrier);
-    const startedAtMs = this.#init.clock.now();
     return {
       added: carrier.added(),
       done: (error?: unknown) => {
         if (error === undefined) tally.sent(1);
-        this.#settled([batch], [[span]], {
-          startedAtMs,
-          ...(error === undefined ? {} : { error: asTurnpikeError(error, 'BROKER_REJECTED', `the client failed: ${nameOf(error)}`) }),
-        });
+        span?.end(error === undefined ? undefined : failure(error));
       },
     };
   }
 
   /** Grant and quota, then the handler in its span. The handler's result and its error pass unchanged. */
-  async handle<R>(delivery: Delivery, context: DeliveryContext & { readonly tally: Tally; readonly whole: boolean }, run: () => Promise<R>): Promise<R> {
-    const { topic, partition, messages } = delivery;
-    const { group, tally, whole } = context;
+  async handle<R>({ topic, partition, messages }: Delivery, context: DeliveryContext & { readonly tally: Tally }, run: () => Promise<R>): Promise<R> {
+    const { group, tally } = context;
     this.arrived(topic, group, { records: messages.length, tally });
     await this.#permit(topic, context);
     this.#charge(topic, group, messages);
     const { telemetry } = this.#init;
     if (telemetry === noTelemetry) return run();
-    const records = messages.map((m) => inboundRecord(topic, partition, m));
-    if (whole) telemetry.received(topic, partition, group ?? '', records, this.#init.clock.now());
-    return telemetry.process(records, group ?? '', run);
+    return telemetry.process(
+      messages.map((m) => inboundRecord(topic, partition, m)),
+      group ?? '',
+      run,
+    );
   }
 
   /** Records that came. @throws TurnpikeError GRANT_DENIED in mode enforce. */
@@ -257,8 +254,9 @@ export class Stages {
 export const joining = (group: string | undefined, records: number): readonly Question[] =>
   group === undefined ? [] : [{ action: 'join', name: group, records }];
 
-/** Its text may quote a record. */
-const nameOf = (error: unknown): string => (error instanceof Error ? error.name : typeof error);
+/** For a span. The library's own text may quote a record, so only its name stands there. */
+const failure = (error: unknown): TurnpikeError =>
+  asTurnpikeError(error, 'BROKER_REJECTED', `the client failed: ${error instanceof Error ? error.name : typeof error}`);
 
 /** Telemetry reads the span only. */
 const pendingOf = (span: RecordSpan | undefined): Pending => ({ deadlineMs: 0, attempts: 1, span, acknowledge: () => {}, fail: () => {} });
