@@ -1,4 +1,5 @@
 import { TurnpikeError } from '../errors.ts';
+import { type Clock, pause } from '../spi/clock.ts';
 import type { AssignmentListener, CommitOffset, TopicPartition } from '../spi/transport.ts';
 import type { MemoryCluster } from './cluster.ts';
 
@@ -12,6 +13,9 @@ export interface GroupMember {
   readonly owned: Map<string, TopicPartition>;
   /** Told before `listener.assigned`, so that a position is there when records are asked for. */
   readonly onAssigned: (partitions: readonly TopicPartition[]) => void;
+  /** How long it may take to give partitions up, in ms, by this clock. */
+  readonly rebalanceTimeoutMs: number;
+  readonly clock: Clock;
   left: boolean;
 }
 
@@ -86,7 +90,10 @@ export class MemoryGroup {
       [...this.members.values()].map(async (member) => {
         const leaving = [...member.owned.values()].filter((tp) => target.get(keyOf(tp)) !== member.id);
         if (leaving.length === 0) return;
-        await member.listener.revoking(leaving).catch(() => {}); // As with a broker: who can't drain loses the partition all the same.
+        // As with a broker: who can't drain, or not in time, loses the partition all the same.
+        const drained = new AbortController();
+        await Promise.race([member.listener.revoking(leaving).catch(() => {}), pause(member.clock, member.rebalanceTimeoutMs, drained.signal)]);
+        drained.abort();
         for (const tp of leaving) member.owned.delete(keyOf(tp));
       }),
     );

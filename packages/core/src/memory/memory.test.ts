@@ -232,6 +232,26 @@ describe('memory transport: consume', () => {
     expect(cluster.group('g').members.size).toBe(1);
   });
 
+  // It waited for ever for a member that hung in a handler, where a broker goes on without it.
+  it('a member that has not drained within its rebalance timeout loses the partition all the same, and its commits are refused', async () => {
+    const cluster = new MemoryCluster({ topics: { t: 2 } });
+    const { link, clock } = await setUp(cluster);
+    const late = link.consumer(compileConsumerOptions('g', { rebalanceTimeoutMs: 30_000 }));
+    const asked = Promise.withResolvers<void>();
+    const revoking = () => {
+      asked.resolve();
+      return new Promise<void>(() => {});
+    };
+    await late.subscribe(['t'], { ...listener(), revoking });
+    const told: string[] = [];
+    const joining = member(link, told);
+    await asked.promise;
+    await clock.advance(30_000);
+    await joining;
+    expect(told).toEqual(['assigned t/1']);
+    await expect(late.commit([{ topic: 't', partition: 1, offset: 1n }])).rejects.toMatchObject({ code: 'MEMBERSHIP_LOST' });
+  });
+
   it('closing before the join has begun means that it never does', async () => {
     const cluster = new MemoryCluster({ topics: { t: 1 } });
     const asked = Promise.withResolvers<void>();

@@ -260,7 +260,9 @@ class MemoryConsumer implements ConsumerPort {
     }
     if (this.#closing) throw new TurnpikeError('CLOSED', `${group}: the consumer was closed while it joined.`, { group });
     const onAssigned = (tps: readonly TopicPartition[]) => this.#position(tps, listener);
-    const { member, joined } = this.#cluster.group(group).join({ clientId: this.#context.clientId, topics, listener, onAssigned });
+    const { clientId, clock } = this.#context;
+    const { rebalanceTimeoutMs } = this.#options;
+    const { member, joined } = this.#cluster.group(group).join({ clientId, topics, listener, onAssigned, rebalanceTimeoutMs, clock });
     this.#member = member;
     await joined;
   }
