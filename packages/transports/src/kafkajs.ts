@@ -25,7 +25,7 @@ export interface KafkajsOptions {
 /** Records and groups through kafkajs, a peer that the service installs; administration, and what kafkajs doesn't tell, over the wire transport's link beside it. For services that know kafkajs and stay with it.
  *
  *  What differs from the wire transport: groups rebalance eagerly, so every member gives up all of its partitions, drained and committed, whenever one joins or leaves; members are assigned partitions as kafkajs does it ("RoundRobinAssigner"), so a group
- *  may have members that use kafkajs bare, and none that use the wire transport; throttle times are obeyed, and not told; of a batch that holds records which the broker finds invalid all fail.
+ *  may have members that use kafkajs bare, and none that use the wire transport; of a batch that holds records which the broker finds invalid all fail.
  *  @throws TurnpikeError CONFIG_INVALID. */
 export function kafkajsTransport(options: KafkajsOptions = {}): Transport {
   const read = new OptionReader('kafkajsTransport', options);
@@ -41,7 +41,7 @@ export function kafkajsTransport(options: KafkajsOptions = {}): Transport {
     cooperativeRebalance: false,
     staticMembership: false,
     reauthentication: true,
-    throttleTime: false,
+    throttleTime: true,
     headerOrder: false,
     nullHeaders: true,
     admin: true,
@@ -78,13 +78,11 @@ class KafkajsLink implements Link {
   async producer(options: CompiledProducerOptions): Promise<ProducerPort> {
     const { context, control } = this.#parts;
     if (options.transactionalId !== undefined) await control.requireTransactionalId(options.transactionalId);
-    return this.#keep(accumulate(new KafkajsProduceDriver({ ...this.#parts, addresses: this.#addresses, options }), context, options));
+    return this.#keep(accumulate(new KafkajsProduceDriver({ ...this.#parts, ...this.#brokers, options }), context, options));
   }
 
   consumer(options: CompiledConsumerOptions): ConsumerPort {
-    const port: KafkajsConsumer = this.#keep(
-      new KafkajsConsumer({ ...this.#parts, addresses: this.#addresses, options, onClosed: () => this.#ports.delete(port) }),
-    );
+    const port: KafkajsConsumer = this.#keep(new KafkajsConsumer({ ...this.#parts, ...this.#brokers, options, onClosed: () => this.#ports.delete(port) }));
     return port;
   }
 
@@ -93,7 +91,10 @@ class KafkajsLink implements Link {
     await this.#parts.control[Symbol.asyncDispose]();
   }
 
-  readonly #addresses = (): readonly string[] => this.#parts.control.metadata.addresses().map(({ host, port }) => `${host}:${port}`);
+  readonly #brokers = {
+    addresses: (): readonly string[] => this.#parts.control.metadata.addresses().map(({ host, port }) => `${host}:${port}`),
+    brokerAt: (host: string, port: number): number | undefined => this.#parts.control.metadata.brokers().find((b) => b.host === host && b.port === port)?.id,
+  };
 
   #keep<T extends AsyncDisposable>(port: T): T {
     this.#ports.add(port);

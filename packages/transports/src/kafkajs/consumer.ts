@@ -16,7 +16,7 @@ import type { Control } from '../wire/control.ts';
 import { Coordinator } from '../wire/coordinator.ts';
 import { brokerError } from '../wire/errors.ts';
 import { decodeBatches } from '../wire/record-batch.ts';
-import type { LibraryFetch } from './fetches.ts';
+import type { LibraryFetch } from './answers.ts';
 import type { LibraryModule } from './library.ts';
 import { GroupMember, type MemberListener } from './member.ts';
 
@@ -39,6 +39,7 @@ export interface ConsumerParts {
   readonly context: LinkContext;
   readonly control: Control;
   readonly addresses: () => readonly string[];
+  readonly brokerAt: (host: string, port: number) => number | undefined;
   readonly options: CompiledConsumerOptions;
   readonly metadataMaxAgeMs: number;
   readonly onClosed: () => void;
@@ -183,7 +184,7 @@ export class KafkajsConsumer implements ConsumerPort, MemberListener {
     this.#wake();
   }
 
-  /** kafkajs decodes it too, but what it makes of it isn't used: of transactions that were aborted side by side it lets records through, or holds back committed ones; a key of four zeros
+  /** Records are decoded here, and not by kafkajs: of transactions that were aborted side by side it lets records through, or holds back committed ones; a key of four zeros
    *  is an abort to it; it keeps no order among headers; and one partition's error takes the records of all others with it. */
   fetched({ topic, partition, fetchOffset, errorCode, records: bytes, aborted, highWatermark }: LibraryFetch): void {
     const position = this.#positions.get(partitionKey({ topic, partition }));

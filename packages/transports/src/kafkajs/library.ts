@@ -3,8 +3,8 @@ import { TurnpikeError } from '@turnpike/core';
 import type { LinkContext } from '@turnpike/core/spi';
 import type * as Library from 'kafkajs';
 import { tlsOptions } from '../wire/connections.ts';
+import { type AnswerHooks, Answers } from './answers.ts';
 import { fillCodecs } from './codecs.ts';
-import { FetchTap, type LibraryFetch } from './fetches.ts';
 import { type LibraryRequest, readRequest } from './request.ts';
 
 /** What we use of it. */
@@ -32,8 +32,8 @@ export async function loadLibrary(): Promise<LibraryModule> {
   }
 }
 
-/** What becomes of a request on its way to the socket: undefined = it goes; a promise = it goes when that is fulfilled; bytes = they go instead. */
-export type Intercept = (request: LibraryRequest) => Promise<void> | Buffer | undefined;
+/** What becomes of a request on its way to the socket: undefined = it goes; a promise = it goes when that is fulfilled. */
+export type Intercept = (request: LibraryRequest) => Promise<void> | undefined;
 
 export interface LibraryClientParts {
   readonly library: LibraryModule;
@@ -42,8 +42,9 @@ export interface LibraryClientParts {
   readonly addresses: () => readonly string[];
   readonly requestTimeoutMs: number;
   readonly intercept?: Intercept;
-  /** Told of each fetch's answer before kafkajs is. */
-  readonly onFetched?: (fetched: readonly LibraryFetch[]) => void;
+  readonly answers?: Omit<AnswerHooks, 'onThrottled'>;
+  /** The id of the broker at an address. */
+  readonly brokerAt: (host: string, port: number) => number | undefined;
 }
 
 /** One kafkajs client, on sockets of ours: they take up renewed certificates, end when they are told to, and show each request before it goes, which is the only way to have partitions drained
@@ -91,14 +92,21 @@ export class LibraryClient implements Disposable {
   }
 
   #socket(host: string, port: number, onConnect: () => void): TLSSocket {
-    const { context, intercept, onFetched } = this.#parts;
+    const { context, intercept, answers: hooks, brokerAt } = this.#parts;
     if (this.#closed) throw new TurnpikeError('CLOSED', 'The client is closed.');
     const socket = connect({ host, port, ...tlsOptions(context.identity, host) }, onConnect);
     socket.setKeepAlive(true, 60_000);
     this.#sockets.add(socket);
     socket.once('close', () => this.#sockets.delete(socket));
-    const tap = onFetched && new FetchTap(onFetched);
-    if (tap) socket.on('data', (data: Buffer) => tap.received(data));
+    const answers = new Answers({ ...hooks, onThrottled: (ms) => context.events.throttled(brokerAt(host, port) ?? -1, ms) });
+    const emit = socket.emit.bind(socket);
+    const receive = (event: string | symbol, ...args: unknown[]): boolean => {
+      const [data] = args;
+      if (event !== 'data' || !Buffer.isBuffer(data)) return emit(event, ...args);
+      for (const answer of answers.received(data)) emit('data', answer);
+      return true;
+    };
+    socket.emit = receive as typeof socket.emit;
     let provenAt = Number.NEGATIVE_INFINITY;
     const send = socket.write.bind(socket);
     const write = (frame: Buffer): boolean => {
@@ -111,10 +119,9 @@ export class LibraryClient implements Disposable {
         });
         return true;
       }
-      tap?.asked(request);
+      answers.asked(request);
       const what = intercept?.(request);
       if (what === undefined) return send(frame);
-      if (Buffer.isBuffer(what)) return send(what);
       void what.then(() => {
         if (!socket.destroyed) send(frame);
       });

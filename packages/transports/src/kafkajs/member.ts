@@ -5,17 +5,19 @@ import type { Consumer } from 'kafkajs';
 import { partitionKey } from '../wire/assignor.ts';
 import type { Control } from '../wire/control.ts';
 import type { Coordinator } from '../wire/coordinator.ts';
-import { isKafkaError } from '../wire/errors.ts';
+import { brokerError, isKafkaError } from '../wire/errors.ts';
+import type { LibraryFetch } from './answers.ts';
 import { translateLibrary } from './errors.ts';
-import type { LibraryFetch } from './fetches.ts';
 import { LibraryClient, type LibraryModule } from './library.ts';
-import { emptyCommit, joiningMember, type LibraryRequest, type MemberRef, syncingMember } from './request.ts';
+import { joiningMember, type LibraryRequest, type MemberRef, syncingMember } from './request.ts';
 
 const BACKOFF_MS = 300;
 /** How long leaving may take at close, in ms: a broker that is gone finds out by the session's end. */
 const LEAVE_MS = 3_000;
 /** kafkajs asks each broker anew at least so often, in ms, and looks only then whether a partition was paused, resumed or sought. */
 const MAX_FETCH_WAIT_MS = 250;
+/** How old kafkajs' own knowledge of leaders may grow, in ms: only so does it find one for a partition that had none. */
+const MAX_METADATA_AGE_MS = 5_000;
 /** kafkajs has not fetched for so long, in ms: it may be waiting for something that never comes. */
 const STALL_MS = 3_000;
 
@@ -31,6 +33,7 @@ export interface MemberParts {
   /** Of the group, on connections of the consumer's own. */
   readonly coordinator: Coordinator;
   readonly addresses: () => readonly string[];
+  readonly brokerAt: (host: string, port: number) => number | undefined;
   readonly options: CompiledConsumerOptions;
   readonly metadataMaxAgeMs: number;
   readonly topics: readonly string[];
@@ -55,8 +58,7 @@ interface Session {
  *  of the old generation for as long as it waits for its members to join. So nothing is lost, and nothing comes twice but what a handler has not finished within the drain's deadline, or of a member that the broker
  *  had put out of the group already.
  *
- *  kafkajs never commits here; where it tries to (it stores "the end" as a group's offset when a position is out of range) the commit goes out empty. After a crash of it, or when a topic goes away,
- *  which would stop it for all the others, another one takes over. */
+ *  After a crash of kafkajs, or when a topic goes away, for which it would join again and again, another consumer of it takes over. */
 export class GroupMember {
   readonly #parts: MemberParts;
   readonly #owned = new Map<string, TopicPartition>();
@@ -123,7 +125,7 @@ export class GroupMember {
   }
 
   async #open(topics: readonly string[]): Promise<void> {
-    const { library, context, addresses, options, metadataMaxAgeMs } = this.#parts;
+    const { library, context, addresses, brokerAt, options, metadataMaxAgeMs } = this.#parts;
     if (this.#closing.signal.aborted || this.#over || topics.length === 0) return;
     const client = new LibraryClient({
       library,
@@ -131,9 +133,15 @@ export class GroupMember {
       addresses,
       requestTimeoutMs: options.requestTimeoutMs,
       intercept: (request) => (this.#session === session ? this.#intercept(session, request) : undefined),
-      onFetched: (fetched) => {
-        if (this.#session === session) for (const fetch of fetched) this.#parts.listener.fetched(fetch);
+      answers: {
+        onFetched: (fetched) => {
+          if (this.#session === session) for (const fetch of fetched) this.#parts.listener.fetched(fetch);
+        },
+        onHidden: (topic, errorCode) => {
+          if (this.#session === session) this.#hidden(session, topic, errorCode);
+        },
       },
+      brokerAt,
     });
     const consumer = client.kafka.consumer({
       groupId: options.group,
@@ -144,7 +152,7 @@ export class GroupMember {
       minBytes: 1,
       maxBytes: Math.min(options.maxFetchBytes, options.maxPrefetchBytes),
       maxWaitTimeInMs: Math.max(1, Math.min(options.fetchWaitMs, options.heartbeatIntervalMs, MAX_FETCH_WAIT_MS)),
-      metadataMaxAge: metadataMaxAgeMs,
+      metadataMaxAge: Math.min(metadataMaxAgeMs, MAX_METADATA_AGE_MS),
       allowAutoTopicCreation: false,
       readUncommitted: options.isolation === 'read_uncommitted',
       // kafkajs counts failures over all of its life: with a bound it would end by and by. What doesn't pass ends it at once.
@@ -187,7 +195,7 @@ export class GroupMember {
     }
   }
 
-  #intercept(session: Session, request: LibraryRequest): Promise<void> | Buffer | undefined {
+  #intercept(session: Session, request: LibraryRequest): Promise<void> | undefined {
     if (request.api === 'syncGroup') session.syncing = syncingMember(request);
     else if (request.api === 'joinGroup') {
       session.joining = joiningMember(request);
@@ -196,7 +204,6 @@ export class GroupMember {
       if (session.joining === '') this.#lose();
       else return this.#revoke();
     } else if (request.api === 'leaveGroup' && this.#owned.size > 0) return this.#revoke();
-    else if (request.api === 'offsetCommit') return emptyCommit(request);
     return undefined;
   }
 
@@ -339,7 +346,19 @@ export class GroupMember {
     return topics.filter((t) => control.metadata.topic(t) !== undefined);
   }
 
-  /** kafkajs asks for all of its topics at once, and one that is gone fails the answer for all: it goes on without that, until it is there again. */
+  #hidden(session: Session, topic: string, errorCode: number): void {
+    const { context, control, options } = this.#parts;
+    const error = brokerError(errorCode, { doing: `consume ${topic}`, topic, group: options.group, principal: context.identity.principal });
+    if (error.retriable) void control.metadata.refresh([topic]).catch(() => {});
+    else
+      this.#change(async () => {
+        if (this.#session !== session) return;
+        await this.#close();
+        this.#fail(error);
+      });
+  }
+
+  /** Of a topic that is gone kafkajs asks the leaders over and over, and rejoins the group for it: it goes on without that, until it is there again. */
   #topicsMayHaveChanged(): void {
     const present = this.#present();
     if (this.#session && present.join() === this.#session.topics.join()) return;

@@ -9,7 +9,7 @@ import {
   withoutCode,
 } from '@turnpike/core/spi';
 import type { Control } from '../wire/control.ts';
-import { final, isKafkaError } from '../wire/errors.ts';
+import { brokerError, final, isKafkaError } from '../wire/errors.ts';
 import { translateLibrary } from './errors.ts';
 import { closedError, Sender, type SenderParts, type Sent } from './sender.ts';
 import { KafkajsTransaction } from './transaction.ts';
@@ -28,8 +28,6 @@ interface Attempt {
   inFlight: boolean;
   /** Whose sequences its first try took: a retry must be known again. */
   sender: { readonly sender: Sender; readonly done: () => void } | undefined;
-  /** The number of the error that refused the request which it shared with others. */
-  sharedRefusal: string | undefined;
   outcome: ProduceOutcome | undefined;
   lastError: TurnpikeError | undefined;
   /** How often the broker found its sequence wrong. */
@@ -98,7 +96,6 @@ export class KafkajsProduceDriver implements ProduceDriver {
         maybeWritten: false,
         inFlight: false,
         sender: undefined,
-        sharedRefusal: undefined,
         outcome: undefined,
         lastError: undefined,
         misfits: 0,
@@ -163,7 +160,7 @@ export class KafkajsProduceDriver implements ProduceDriver {
     return false;
   }
 
-  /** One request for all. Its success is everybody's; what its failure means shows when each goes by itself. */
+  /** One request for all. Its success is everybody's; after its failure each goes by itself: those that were taken too, since kafkajs has taken back their sequences. */
   async #sendTogether(attempts: readonly Attempt[]): Promise<void> {
     const sent = await this.#exchange(attempts);
     if (sent === undefined) return;
@@ -171,13 +168,20 @@ export class KafkajsProduceDriver implements ProduceDriver {
       for (const attempt of attempts) if (attempt.outcome === undefined) this.#answered(attempt, sent);
       return;
     }
-    const error = translateLibrary(sent.error, { doing: 'produce', principal: this.#context.identity.principal });
     for (const attempt of attempts) {
-      attempt.lastError = error;
-      if (!sent.left) continue;
-      attempt.maybeWritten = true;
-      if (sent.answered) attempt.sharedRefusal = error.facts.kafkaError;
+      const error = this.#errorOf(attempt, sent);
+      attempt.lastError = error ?? attempt.lastError;
+      if (sent.left && (error === undefined || leavesOpen(error, sent.code(attempt.batch)))) attempt.maybeWritten = true;
     }
+  }
+
+  /** undefined = the broker has taken it, though kafkajs says that the request has failed. */
+  #errorOf({ batch: { topic, partition } }: Attempt, sent: Sent): TurnpikeError | undefined {
+    const where = { doing: `produce to ${topic}`, topic, partition, principal: this.#context.identity.principal };
+    const code = sent.code({ topic, partition });
+    if (code === 0) return undefined;
+    // Before what kafkajs threw, which may be what it met when it then asked for the leaders.
+    return code === undefined ? translateLibrary(sent.error, where) : Object.assign(brokerError(code, where), { cause: sent.error });
   }
 
   async #send(attempt: Attempt): Promise<void> {
@@ -258,15 +262,12 @@ export class KafkajsProduceDriver implements ProduceDriver {
     );
   }
 
-  #refused(attempt: Attempt, { error: cause, left, answered }: Sent): void {
-    const { topic, partition } = attempt.batch;
-    const error = translateLibrary(cause, { doing: `produce to ${topic}`, topic, partition, principal: this.#context.identity.principal });
-    const name = error.facts.kafkaError ?? '';
-    // Refused now as it was with the others: so it wasn't written then either.
-    const alike = left && answered && (name === attempt.sharedRefusal || ALWAYS_REFUSED.has(name));
-    const before = attempt.maybeWritten && !alike;
-    attempt.maybeWritten = before || (left && (!answered || mayHaveAppended(error)));
-    attempt.sharedRefusal = undefined;
+  #refused(attempt: Attempt, sent: Sent): void {
+    const code = sent.code(attempt.batch);
+    const error = this.#errorOf(attempt, sent) ?? translateLibrary(sent.error, { doing: `produce to ${attempt.batch.topic}` });
+    // What is wrong with the records themselves was so at the first try too.
+    const before = attempt.maybeWritten && !isKafkaError(error, ...ALWAYS_REFUSED);
+    attempt.maybeWritten = before || (sent.left && leavesOpen(error, code));
     if (isKafkaError(error, 'DUPLICATE_SEQUENCE_NUMBER')) {
       // Already there, too long ago for the broker to know the offset; kafkajs has taken its sequence back.
       this.#retire(attempt);
@@ -349,6 +350,9 @@ export class KafkajsProduceDriver implements ProduceDriver {
   }
 }
 
+/** Of a request that has left. */
+const leavesOpen = (error: TurnpikeError, code: number | undefined): boolean => code === undefined || mayHaveAppended(error);
+
 /** Answers that leave it open whether the batch is in the log: it was appended there, or may have been, before something went wrong. All others come before it is. */
 const mayHaveAppended = (error: TurnpikeError): boolean =>
   isKafkaError(
@@ -362,7 +366,7 @@ const mayHaveAppended = (error: TurnpikeError): boolean =>
   ) || /^ERROR_/.test(error.facts.kafkaError ?? '');
 
 /** What a broker finds wrong with the records themselves, whenever they come. */
-const ALWAYS_REFUSED: ReadonlySet<string> = new Set(['MESSAGE_TOO_LARGE', 'RECORD_LIST_TOO_LARGE', 'INVALID_RECORD', 'INVALID_TIMESTAMP', 'CORRUPT_MESSAGE']);
+const ALWAYS_REFUSED = ['MESSAGE_TOO_LARGE', 'RECORD_LIST_TOO_LARGE', 'INVALID_RECORD', 'INVALID_TIMESTAMP', 'CORRUPT_MESSAGE'] as const;
 
 const isMisfit = (error: TurnpikeError): boolean => isKafkaError(error, 'OUT_OF_ORDER_SEQUENCE_NUMBER', 'UNKNOWN_PRODUCER_ID', 'INVALID_PRODUCER_EPOCH');
 

@@ -1,15 +1,14 @@
 /** Those of Kafka's APIs that we look at (protocol guide, "API keys"). */
-const APIS = { 0: 'produce', 1: 'fetch', 8: 'offsetCommit', 11: 'joinGroup', 13: 'leaveGroup', 14: 'syncGroup', 17: 'saslHandshake' } as const;
+const APIS = { 0: 'produce', 1: 'fetch', 3: 'metadata', 11: 'joinGroup', 13: 'leaveGroup', 14: 'syncGroup', 17: 'saslHandshake' } as const;
 type Api = (typeof APIS)[keyof typeof APIS];
 
 /** A request of kafkajs as it goes to the socket. It writes the versions before KIP-482 only, whose header and strings are of one form. */
 export interface LibraryRequest {
   readonly api: Api | undefined;
+  readonly version: number;
   readonly correlationId: number;
   /** Reads the body from its beginning. */
   body(): BodyReader;
-  /** The same request, with an empty array from there on. */
-  endingAt(at: number): Buffer;
 }
 
 export function readRequest(frame: Buffer): LibraryRequest {
@@ -17,13 +16,9 @@ export function readRequest(frame: Buffer): LibraryRequest {
   const clientLength = Math.max(frame.readInt16BE(12), 0);
   return {
     api: (APIS as Partial<Record<number, Api>>)[key],
+    version: frame.readInt16BE(6),
     correlationId: frame.readInt32BE(8),
     body: () => new BodyReader(frame, 14 + clientLength),
-    endingAt: (at) => {
-      const shorter = Buffer.concat([frame.subarray(0, at), Buffer.alloc(4)]);
-      shorter.writeInt32BE(shorter.length - 4);
-      return shorter;
-    },
   };
 }
 
@@ -98,13 +93,4 @@ export function syncingMember(request: LibraryRequest): MemberRef {
   body.string(); // the group
   const generation = body.int32();
   return { generation, id: body.string() };
-}
-
-/** The same OffsetCommit request, without any partition. */
-export function emptyCommit(request: LibraryRequest): Buffer {
-  const body = request.body();
-  body.string(); // the group
-  body.int32(); // generation
-  body.string(); // member
-  return request.endingAt(body.at);
 }

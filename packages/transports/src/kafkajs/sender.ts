@@ -1,6 +1,7 @@
 import { TurnpikeError } from '@turnpike/core';
-import type { CompiledProducerOptions, LinkContext } from '@turnpike/core/spi';
+import type { CompiledProducerOptions, LinkContext, TopicPartition } from '@turnpike/core/spi';
 import type { Producer, RecordMetadata, Transaction } from 'kafkajs';
+import { partitionKey } from '../wire/assignor.ts';
 import { LibraryClient, type LibraryModule } from './library.ts';
 import { type PartitionRecords, topicMessages } from './messages.ts';
 
@@ -12,6 +13,7 @@ export interface SenderParts {
   readonly library: LibraryModule;
   readonly context: LinkContext;
   readonly addresses: () => readonly string[];
+  readonly brokerAt: (host: string, port: number) => number | undefined;
   readonly options: CompiledProducerOptions;
 }
 
@@ -23,8 +25,8 @@ export interface SendPart extends PartitionRecords {
 export interface Sent {
   /** Whether a produce request left for a broker. */
   readonly left: boolean;
-  /** Whether each that left was answered. */
-  readonly answered: boolean;
+  /** The broker's code for a partition of it; undefined = it gave no answer. */
+  readonly code: (tp: TopicPartition) => number | undefined;
   readonly metadata: readonly RecordMetadata[];
   readonly error?: unknown;
 }
@@ -40,15 +42,22 @@ export class Sender {
   #retired = false;
   #closed = false;
   #left = 0;
-  #answered = 0;
+  /** By partition, which has one batch under way. */
+  readonly #codes = new Map<string, number>();
 
-  constructor({ library, context, addresses, options }: SenderParts) {
+  constructor({ library, context, addresses, brokerAt, options }: SenderParts) {
     this.#options = options;
     const { idempotent, transactionalId, transactionTimeoutMs, maxInFlight, requestTimeoutMs } = options;
     this.#client = new LibraryClient({
       library,
       context,
       addresses,
+      brokerAt,
+      answers: {
+        onProduced: (partitions) => {
+          for (const tp of partitions) this.#codes.set(partitionKey(tp), tp.errorCode);
+        },
+      },
       requestTimeoutMs,
       intercept: (request) => {
         if (request.api === 'produce') this.#left++;
@@ -69,12 +78,11 @@ export class Sender {
       retry: { retries: Number.NaN },
       idempotent: idempotent && transactionalId === undefined,
       allowAutoTopicCreation: false,
+      // What is out of date shows in errors; else the answers that nobody needs would be waited for in between.
+      metadataMaxAge: Number.MAX_SAFE_INTEGER,
       maxInFlightRequests: maxInFlight,
       transactionTimeout: transactionTimeoutMs,
       ...(transactionalId === undefined ? {} : { transactionalId }),
-    });
-    this.producer.on(this.producer.events.REQUEST, ({ payload }) => {
-      if (payload.apiName === 'Produce') this.#answered++;
     });
   }
 
@@ -99,8 +107,11 @@ export class Sender {
   async send(via: Pick<Transaction, 'sendBatch'>, parts: readonly SendPart[]): Promise<Sent> {
     const { acks, compression, requestTimeoutMs } = this.#options;
     const left = this.#left;
-    const answered = this.#answered;
-    const seen = () => ({ left: this.#left > left, answered: this.#left - left === this.#answered - answered });
+    for (const part of parts) this.#codes.delete(partitionKey(part));
+    const seen = () => {
+      const codes = new Map(parts.map((p) => [partitionKey(p), this.#codes.get(partitionKey(p))]));
+      return { left: this.#left > left, code: (tp: TopicPartition) => codes.get(partitionKey(tp)) };
+    };
     try {
       const metadata = await via.sendBatch({
         acks: ACKS[acks],
