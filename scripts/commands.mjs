@@ -15,13 +15,8 @@ export const commands = {
   format: () => [['biome', 'check', '--write', '.']],
   build: () => [['node', 'scripts/build.mjs', '--force']],
   quickstart: ({ args }) => [['node', 'examples/flights/quickstart.ts', ...args]],
-  prove: ({ args: [name, ...rest], root }) => {
-    const proofs = proofsIn(path.join(root, 'test', 'proofs'));
-    if (proofs.includes(name)) return [['node', `test/proofs/${name}.ts`, ...rest]];
-    throw new Usage(
-      `${name === undefined ? 'Say which proof: npm run prove -- NAME' : `There is no proof ${name}`}. There are: ${proofs.join(', ') || 'none yet'}.`,
-    );
-  },
+  example: ({ args, root }) => runNamed('example', 'example', examplesIn(path.join(root, 'examples')), args, (name) => `examples/${name}/main.ts`),
+  prove: ({ args, root }) => runNamed('prove', 'proof', proofsIn(path.join(root, 'test', 'proofs')), args, (name) => `test/proofs/${name}.ts`),
 };
 
 /** What `--transport` takes. */
@@ -47,8 +42,22 @@ function transportIn(args) {
   throw new Usage(`${value === undefined ? 'Say which transport' : `There is no transport ${value}`}. There are: ${TRANSPORTS.join(', ')}.`);
 }
 
+function runNamed(command, what, names, [name, ...rest], fileOf) {
+  if (names.includes(name)) return [['node', fileOf(name), ...rest]];
+  throw new Usage(
+    `${name === undefined ? `Say which ${what}: npm run ${command} -- NAME` : `There is no ${what} ${name}`}. There are: ${names.join(', ') || 'none yet'}.`,
+  );
+}
+
 function proofsIn(folder) {
   if (!existsSync(folder)) return [];
   const files = readdirSync(folder).filter((file) => file.endsWith('.ts'));
   return files.map((file) => path.basename(file, '.ts')).sort();
+}
+
+/** Those that run by themselves; the quickstart has a command of its own. */
+function examplesIn(folder) {
+  return readdirSync(folder)
+    .filter((name) => existsSync(path.join(folder, name, 'main.ts')))
+    .sort();
 }

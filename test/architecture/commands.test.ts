@@ -18,6 +18,7 @@ async function run(program: string, args: readonly string[], options: { readonly
 
 describe('npm run', () => {
   it.each([
+    ['example', [], /^Say which example: npm run example -- NAME\. There are: guarded\.\n$/],
     ['prove', [], /^Say which proof: npm run prove -- NAME\. There are: .+\.\n$/],
     ['prove', ['nothing'], /^There is no proof nothing\. There are: .+\.\n$/],
     ['toString', [], /^There is no command toString\. There are: setup, test, .+\.\n$/],
