@@ -65,6 +65,7 @@ export function memoryAdmin(cluster: MemoryCluster): AdminPort {
       const gone = new Set(bindings.map(aclKey));
       const kept = cluster.acls.filter((a) => !gone.has(aclKey(a)));
       cluster.acls.splice(0, cluster.acls.length, ...kept);
+      cluster.changed(); // Consumers that wait are refused.
     },
     quotas: async () => [...cluster.quotas].map(([user, values]) => ({ user, values })),
     alterQuotas: async (quotas) => {

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { compileConsumerOptions } from '../consumer/options.ts';
 import { TurnpikeError } from '../errors.ts';
 import { compileProducerOptions } from '../pipeline/options.ts';
+import type { AclBinding } from '../spi/admin.ts';
 import type { Identity } from '../spi/identity.ts';
 import { silentLogger } from '../spi/logger.ts';
 import { openGate } from '../spi/policy.ts';
@@ -230,6 +231,31 @@ describe('memory transport: consume', () => {
     draining.resolve();
     await Promise.all([joining, closed]);
     expect(cluster.group('g').members.size).toBe(1);
+  });
+
+  // A consumer that had joined read on for ever after its right was withdrawn, where a broker refuses the next fetch.
+  it('refuses the next poll, and the next commit, when the right to the topic or the group is withdrawn', async () => {
+    const cluster = new MemoryCluster({ topics: { t: 1 }, authorizer: { superUsers: [] } });
+    const allow = (resourceType: 'topic' | 'group', resourceName: string): AclBinding => ({
+      resourceType,
+      resourceName,
+      pattern: 'literal',
+      principal: 'User:svc',
+      host: '*',
+      operation: 'read',
+      permission: 'allow',
+    });
+    const [topic, group] = [allow('topic', 't'), allow('group', 'g')];
+    const { link } = await setUp(cluster);
+    await link.admin?.createAcls([topic, group]);
+    const port = await member(link);
+    expect(await port.poll(0)).toEqual([]);
+    await link.admin?.deleteAcls([topic]);
+    await expect(port.poll(0)).rejects.toMatchObject({ code: 'AUTHORIZATION_FAILED', facts: { topic: 't' } });
+    await link.admin?.createAcls([topic]);
+    await link.admin?.deleteAcls([group]);
+    await expect(port.poll(0)).rejects.toMatchObject({ code: 'AUTHORIZATION_FAILED', facts: { group: 'g' } });
+    await expect(port.commit([{ topic: 't', partition: 0, offset: 1n }])).rejects.toMatchObject({ code: 'AUTHORIZATION_FAILED', facts: { group: 'g' } });
   });
 
   // It waited for ever for a member that hung in a handler, where a broker goes on without it.

@@ -247,12 +247,7 @@ class MemoryConsumer implements ConsumerPort {
   async subscribe(topics: readonly string[], listener: AssignmentListener): Promise<void> {
     const { principal } = this.#context.identity;
     const { group } = this.#options;
-    if (!this.#cluster.authorized(principal, 'read', 'group', group))
-      throw new TurnpikeError(
-        'AUTHORIZATION_FAILED',
-        `The broker refuses ${principal} the group ${group}: no ACL allows it. Declare it in turnpike.yaml and have it applied.`,
-        { group, principal, kafkaError: 'GROUP_AUTHORIZATION_FAILED' },
-      );
+    this.#refuseGroup();
     for (const topic of topics) {
       await this.#cluster.fault?.({ operation: 'metadata', topic });
       refuseTopic(this.#cluster, principal, 'read', topic);
@@ -265,6 +260,18 @@ class MemoryConsumer implements ConsumerPort {
     const { member, joined } = this.#cluster.group(group).join({ clientId, topics, listener, onAssigned, rebalanceTimeoutMs, clock });
     this.#member = member;
     await joined;
+  }
+
+  /** Asked again with each poll and commit: a right may be withdrawn. */
+  #refuseGroup(): void {
+    const { principal } = this.#context.identity;
+    const { group } = this.#options;
+    if (this.#cluster.authorized(principal, 'read', 'group', group)) return;
+    throw new TurnpikeError(
+      'AUTHORIZATION_FAILED',
+      `The broker refuses ${principal} the group ${group}: no ACL allows it. Declare it in turnpike.yaml and have it applied.`,
+      { group, principal, kafkaError: 'GROUP_AUTHORIZATION_FAILED' },
+    );
   }
 
   #position(partitions: readonly TopicPartition[], listener: AssignmentListener): void {
@@ -293,17 +300,20 @@ class MemoryConsumer implements ConsumerPort {
       const fetchedAtMs = clock.now();
       let heldMs = Number.POSITIVE_INFINITY;
       const fetched: { readonly position: Position; readonly batch: FetchedBatch }[] = [];
+      if (this.#member && !this.#closing) this.#refuseGroup();
       const batches = () => fetched.filter(({ position, batch }) => this.#holds(batch, position)).map((f) => f.batch);
       for (const tp of [...(this.#member?.owned.values() ?? [])]) {
         const position = this.#positionIn(tp);
-        if (position === undefined || this.#paused.has(keyOf(tp)) || position.offset >= this.#end(tp)) continue;
-        const waitMs = this.#context.fetchGate.permit(tp.topic, this.#options.group);
+        if (position === undefined || this.#paused.has(keyOf(tp))) continue;
+        const behind = position.offset < this.#end(tp);
+        const waitMs = behind ? this.#context.fetchGate.permit(tp.topic, this.#options.group) : 0;
         if (waitMs > 0) {
           heldMs = Math.min(heldMs, waitMs);
           continue;
         }
         try {
-          const batch = await this.#fetch(tp, position, fetchedAtMs);
+          refuseTopic(this.#cluster, this.#context.identity.principal, 'read', tp.topic);
+          const batch = behind ? await this.#fetch(tp, position, fetchedAtMs) : undefined;
           if (batch) fetched.push({ position, batch });
         } catch (error) {
           // What was read of other partitions is delivered; the error comes again with the next poll, if it lasts.
@@ -379,6 +389,7 @@ class MemoryConsumer implements ConsumerPort {
 
   async commit(offsets: readonly CommitOffset[]): Promise<void> {
     await this.#cluster.fault?.({ operation: 'commit' });
+    this.#refuseGroup();
     if (!this.#member) throw new TurnpikeError('MEMBERSHIP_LOST', `${this.#options.group}: not a member.`, { group: this.#options.group });
     this.#cluster.group(this.#options.group).commit(this.#member, offsets);
   }
