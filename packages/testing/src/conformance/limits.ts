@@ -4,6 +4,7 @@ import { assertRefusal } from './assertions.ts';
 import { eachSent, numbered } from './data.ts';
 import { type CaseDefinition, define } from './frame.ts';
 import type { Sent } from './producer-bench.ts';
+import { aTurn } from './within.ts';
 
 export const limits: readonly CaseDefinition[] = [
   define({
@@ -93,7 +94,7 @@ export const limits: readonly CaseDefinition[] = [
       const sent: Promise<Sent>[] = [];
       for (const n of numbered(1_000)) {
         sent.push(producer.send({ topic, partition: n % 3, value: `${n}` }));
-        await new Promise((resolve) => setImmediate(resolve));
+        await aTurn();
       }
       eachSent(await Promise.allSettled(sent));
       const flushes = link.events.flushes - before;

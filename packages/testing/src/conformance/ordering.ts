@@ -4,6 +4,7 @@ import { noTelemetry, openGate, type ProducerPort, type Serde, systemClock } fro
 import { eachSent, numbered } from './data.ts';
 import { type CaseDefinition, define } from './frame.ts';
 import type { Sent } from './producer-bench.ts';
+import { aTurn } from './within.ts';
 
 /** Where Java's own client puts these keys among 12 partitions (org.apache.kafka.common.utils.Utils, kafka-clients 4.3.1). */
 const JAVA: readonly (readonly [key: string, partition: number])[] = [
@@ -38,7 +39,7 @@ export const ordering: readonly CaseDefinition[] = [
         const key = `k${n % 61}`;
         sent.push(producer.append({ topic, partition: partitionOf(key), key, value: `${n}` }));
         // Some wait for a turn of the event loop: what is gathered and what is under way alternate.
-        if (n % 700 === 0) await new Promise((resolve) => setImmediate(resolve));
+        if (n % 700 === 0) await aTurn();
       }
       eachSent(await Promise.allSettled(sent.map((s) => s ?? Promise.reject(new Error('there is room for all')))));
       const consumer = await link.consumer();

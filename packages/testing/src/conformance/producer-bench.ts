@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { type HeadersInit, RecordHeaders, type TurnpikeError } from '@turnpike/core';
 import { type OutboundRecord, type Pending, type ProducerPort, type SettledBatch, systemClock, type TransactionPort } from '@turnpike/core/spi';
+import { aTurn } from './within.ts';
 
 export interface RecordInit {
   readonly topic: string;
@@ -79,7 +80,7 @@ export class ProducerBench implements AsyncDisposable {
     for (;;) {
       const sent = this.append(record);
       if (sent) return sent;
-      await this.port.drained();
+      await this.#room();
     }
   }
 
@@ -90,12 +91,17 @@ export class ProducerBench implements AsyncDisposable {
     for (const record of records) {
       let appended = this.append(record);
       while (!appended) {
-        await this.port.drained();
+        await this.#room();
         appended = this.append(record);
       }
       sent.push(appended);
     }
     return Promise.allSettled(sent);
+  }
+
+  async #room(): Promise<void> {
+    await this.port.drained();
+    await aTurn();
   }
 
   /** Synchronous, of a warm topic. undefined = memory is full. */

@@ -11,6 +11,9 @@ export async function within<T>(ms: number, promise: Promise<T>, what: string): 
   return Promise.race([promise, late]).finally(() => over.abort());
 }
 
+/** Lets the event loop go round once: timers, what has arrived. */
+export const aTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
 /** Asks until the answer satisfies; rejects with the last answer when it doesn't within `ms`. */
 export async function eventually<T>(ms: number, ask: () => T | Promise<T>, satisfies: (answer: T) => boolean, what: string): Promise<T> {
   const until = performance.now() + ms;
