@@ -1,3 +1,5 @@
+import { Duplex, Writable } from 'node:stream';
+import { TLSSocket } from 'node:tls';
 import { compileConsumerOptions, compileProducerOptions, settleRecords, TurnpikeError } from '@turnpike/core';
 import {
   type ConsumerPort,
@@ -15,7 +17,7 @@ import {
 import { mtlsIdentity } from '@turnpike/identity';
 import { type Platform, startPlatform } from '@turnpike/testing';
 import { kafkajsTransport } from '@turnpike/transports/kafkajs';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { Desk } from '../support/service.ts';
 
 let platform: Platform;
@@ -85,6 +87,30 @@ const refused = (attempt: Promise<unknown>): Promise<TurnpikeError> =>
     () => expect.unreachable('it was not refused'),
     (e: TurnpikeError) => e,
   );
+
+const PRODUCE = 0;
+const END_TXN = 26;
+
+/** The first request of this kind reaches its broker, and its answer nobody: the connection is cut. */
+function cutAfter(api: number): Disposable & { readonly times: number } {
+  const write = vi.spyOn(Duplex.prototype, 'write');
+  const original = Writable.prototype.write as (this: Writable, chunk: unknown, ...rest: unknown[]) => boolean;
+  let times = 0;
+  write.mockImplementation(function (this: Writable, chunk: unknown, ...rest: unknown[]) {
+    const written = original.call(this, chunk, ...rest);
+    if (times > 0 || !(this instanceof TLSSocket) || !Buffer.isBuffer(chunk) || chunk.length < 6 || chunk.readInt16BE(4) !== api) return written;
+    times++;
+    this.pause();
+    setTimeout(() => this.destroy(new Error('cut off')), 200);
+    return written;
+  } as Duplex['write']);
+  return {
+    get times() {
+      return times;
+    },
+    [Symbol.dispose]: () => write.mockRestore(),
+  };
+}
 
 /** A member, with what it was given and what it read. */
 class Reader {
@@ -190,6 +216,23 @@ describe('kafkajs: one batch of a flush in trouble', () => {
     await other.port[Symbol.asyncDispose]();
     expect(values.filter((v) => v !== 'silent' && v !== 'patient')).toEqual(['first', ...after]);
   });
+
+  it('writes a flush once though its answer was lost, each partition with the offsets it has got', async () => {
+    await desk.topic('q.lost', { partitions: 2 });
+    using cut = cutAfter(PRODUCE);
+    await using link = await open();
+    await using port = await link.producer(compileProducerOptions({}));
+    await port.warm(['q.lost']);
+    const both = (value: string) => Promise.all([0, 1].map((partition) => send(port, 'q.lost', value, { partition })));
+    expect(await both('a')).toEqual([0n, 0n]);
+    expect(cut.times).toBe(1);
+    expect(await both('b')).toEqual([1n, 1n]);
+    const reader = new Reader(link, 'q.lost.group');
+    await reader.subscribe('q.lost');
+    await reader.readTo('q.lost', 1);
+    expect((await reader.readTo('q.lost', 0)).sort()).toEqual(['a', 'a', 'b', 'b']);
+    await reader.port[Symbol.asyncDispose]();
+  });
 });
 
 describe('kafkajs: transactions', () => {
@@ -283,6 +326,48 @@ describe('kafkajs: transactions', () => {
     await reader.port[Symbol.asyncDispose]();
   });
 
+  it('know that they are committed though the answer was lost, and go on', async () => {
+    await desk.topic('t.lost', { partitions: 1 });
+    using cut = cutAfter(END_TXN);
+    await using link = await open();
+    await using port = await link.producer({ ...compileProducerOptions({}), transactionalId: 't-lost' });
+    await port.warm(['t.lost']);
+    await port.transaction?.begin();
+    await send(port, 't.lost', 'one');
+    await port.transaction?.commit();
+    expect(cut.times).toBe(1);
+    await port.transaction?.begin();
+    await send(port, 't.lost', 'two');
+    await port.transaction?.commit();
+    const reader = new Reader(link, 't.lost.group', { isolation: 'read_committed' });
+    await reader.subscribe('t.lost');
+    expect(await reader.readTo('t.lost')).toEqual(['one', 'two']);
+    await reader.port[Symbol.asyncDispose]();
+  });
+
+  it('are aborted where the coordinator could not even be asked to commit, and the next one goes on', async () => {
+    await using own = await startPlatform();
+    await using its = await Desk.open(own);
+    await its.topic('t.silent', { partitions: 1 });
+    await using identity = await mtlsIdentity(own.admin.mtls);
+    await using link = await open(own, identity);
+    await using port = await link.producer({ ...compileProducerOptions({ requestTimeoutMs: 2_000 }), transactionalId: 't-silent' });
+    await port.warm(['t.silent']);
+    await port.transaction?.begin();
+    await send(port, 't.silent', 'one');
+    own.nodes[0]?.pause(); // alive, but silent
+    expect(await refused(port.transaction?.commit() ?? Promise.resolve())).toMatchObject({ code: 'TRANSACTION_ABORTED', written: 'no' });
+    own.nodes[0]?.resume();
+    await port.transaction?.abort();
+    await port.transaction?.begin();
+    await send(port, 't.silent', 'two');
+    await port.transaction?.commit();
+    const reader = new Reader(link, 't.silent.group', { isolation: 'read_committed' });
+    await reader.subscribe('t.silent');
+    expect(await reader.readTo('t.silent')).toEqual(['two']);
+    await reader.port[Symbol.asyncDispose]();
+  });
+
   it('are refused within 5 s where no ACL allows the transactional id, or the group of the offsets', async () => {
     await desk.topic('t.denied', { partitions: 1 });
     await desk.allow('td', { write: ['t.denied'] });
@@ -291,6 +376,20 @@ describe('kafkajs: transactions', () => {
     const started = performance.now();
     const error = await refused(link.producer({ ...compileProducerOptions({}), transactionalId: 'not-mine' }));
     expect(error).toMatchObject({ code: 'AUTHORIZATION_FAILED', facts: { transactionalId: 'not-mine', principal: 'td' } });
+    const binding = {
+      resourceType: 'transactionalId',
+      resourceName: 'mine',
+      pattern: 'literal',
+      principal: 'User:td',
+      host: '*',
+      permission: 'allow',
+    } as const;
+    await desk.admin.createAcls([{ ...binding, operation: 'write' }]);
+    await using port = await link.producer({ ...compileProducerOptions({}), transactionalId: 'mine' });
+    await port.transaction?.begin();
+    const offsets = refused(port.transaction?.sendOffsets('not-mine', [{ topic: 't.denied', partition: 0, offset: 1n }]) ?? Promise.resolve());
+    expect(await offsets).toMatchObject({ code: 'AUTHORIZATION_FAILED', facts: { group: 'not-mine', principal: 'td' } });
+    await port.transaction?.abort();
     expect(performance.now() - started).toBeLessThan(5_000);
   });
 });
@@ -385,6 +484,34 @@ describe('kafkajs: a broker that goes away', () => {
     await reader.commit();
     await reader.port[Symbol.asyncDispose]();
   });
+
+  it('goes on with what other brokers lead while partitions have no leader (for kafkajs one of them makes all metadata fail), and with those when they have one again', async () => {
+    await using own = await startPlatform({ nodes: 3 });
+    await using its = await Desk.open(own);
+    await its.topic('n.single', { partitions: 3, replicationFactor: 1 });
+    await its.topic('n.three', { partitions: 3, replicationFactor: 3 });
+    await using identity = await mtlsIdentity(own.admin.mtls);
+    await using link = await open(own, identity);
+    await using port = await link.producer(compileProducerOptions({ requestTimeoutMs: 2_000 }));
+    await port.warm(['n.single', 'n.three']);
+    const reader = new Reader(link, 'n.group');
+    await reader.subscribe('n.single', 'n.three');
+    await Promise.all([0, 1, 2].map((partition) => send(port, 'n.single', `before${partition}`, { partition })));
+    const [described] = await its.admin.describeTopics(['n.single']);
+    const lost = described?.partitions.find((p) => p.partition === 2)?.leader;
+    const node = own.nodes.find((n) => n.id === lost);
+    await node?.kill();
+    const waiting = send(port, 'n.single', 'late', { partition: 2, forMs: 50_000 });
+    const sent = [...[0, 1].map((partition) => ['n.single', partition] as const), ...[0, 1, 2].map((partition) => ['n.three', partition] as const)];
+    await Promise.all(sent.map(([topic, partition]) => send(port, topic, `${topic}${partition}`, { partition, forMs: 20_000 })));
+    const expected = sent.map(([topic, partition]) => `${topic}${partition}`);
+    await expect.poll(() => reader.poll().then(() => expected.filter((v) => !reader.values.includes(v))), { timeout: 30_000, interval: 1 }).toEqual([]);
+    await node?.start();
+    await waiting;
+    await expect.poll(() => reader.poll().then(() => reader.values), { timeout: 30_000, interval: 1 }).toContain('late');
+    expect(reader.error).toBeUndefined();
+    await reader.port[Symbol.asyncDispose]();
+  }, 120_000);
 
   it('closes in bounded time while it is gone', async () => {
     await using own = await startPlatform();

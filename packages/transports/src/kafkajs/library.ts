@@ -96,6 +96,7 @@ export class LibraryClient implements Disposable {
     if (this.#closed) throw new TurnpikeError('CLOSED', 'The client is closed.');
     const socket = connect({ host, port, ...tlsOptions(context.identity, host) }, onConnect);
     socket.setKeepAlive(true, 60_000);
+    socket.setMaxListeners(0); // kafkajs may write much before it is open; each write listens for that.
     this.#sockets.add(socket);
     socket.once('close', () => this.#sockets.delete(socket));
     const answers = new Answers({ ...hooks, onThrottled: (ms) => context.events.throttled(brokerAt(host, port) ?? -1, ms) });

@@ -1,5 +1,5 @@
 /** Those of Kafka's APIs that we look at (protocol guide, "API keys"). */
-const APIS = { 0: 'produce', 1: 'fetch', 3: 'metadata', 11: 'joinGroup', 13: 'leaveGroup', 14: 'syncGroup', 17: 'saslHandshake' } as const;
+const APIS = { 0: 'produce', 1: 'fetch', 3: 'metadata', 11: 'joinGroup', 13: 'leaveGroup', 14: 'syncGroup', 17: 'saslHandshake', 26: 'endTxn' } as const;
 type Api = (typeof APIS)[keyof typeof APIS];
 
 /** A request of kafkajs as it goes to the socket. It writes the versions before KIP-482 only, whose header and strings are of one form. */
@@ -93,4 +93,17 @@ export function syncingMember(request: LibraryRequest): MemberRef {
   body.string(); // the group
   const generation = body.int32();
   return { generation, id: body.string() };
+}
+
+export interface ProducerRef {
+  readonly producerId: bigint;
+  readonly epoch: number;
+}
+
+/** Whose transaction an EndTxn request ends. */
+export function endingProducer(request: LibraryRequest): ProducerRef {
+  const body = request.body();
+  body.string(); // the transactional id
+  const producerId = body.int64();
+  return { producerId, epoch: body.int16() };
 }

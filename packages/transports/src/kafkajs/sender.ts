@@ -4,6 +4,7 @@ import type { Producer, RecordMetadata, Transaction } from 'kafkajs';
 import { partitionKey } from '../wire/assignor.ts';
 import { LibraryClient, type LibraryModule } from './library.ts';
 import { type PartitionRecords, topicMessages } from './messages.ts';
+import { endingProducer, type ProducerRef } from './request.ts';
 
 /** kafkajs' numbers: those of the protocol. */
 const ACKS = { all: -1, 1: 1, 0: 0 } as const;
@@ -42,6 +43,7 @@ export class Sender {
   #retired = false;
   #closed = false;
   #left = 0;
+  #ending: ProducerRef | undefined;
   /** By partition, which has one batch under way. */
   readonly #codes = new Map<string, number>();
 
@@ -61,6 +63,7 @@ export class Sender {
       requestTimeoutMs,
       intercept: (request) => {
         if (request.api === 'produce') this.#left++;
+        if (request.api === 'endTxn') this.#ending = endingProducer(request);
         return undefined;
       },
     });
@@ -88,6 +91,11 @@ export class Sender {
 
   get retired(): boolean {
     return this.#retired;
+  }
+
+  /** Whose transaction it has last asked a coordinator to end. */
+  get ending(): ProducerRef | undefined {
+    return this.#ending;
   }
 
   get closed(): boolean {

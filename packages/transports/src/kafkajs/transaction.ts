@@ -1,9 +1,13 @@
+import { describeTransactionsV0 } from '@platformatic/kafka';
 import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
 import { type CommitOffset, type LinkContext, pause, type TransactionPort } from '@turnpike/core/spi';
 import type { Transaction } from 'kafkajs';
+import { Connections } from '../wire/connections.ts';
 import type { Control } from '../wire/control.ts';
+import { findCoordinator } from '../wire/coordinator.ts';
 import { isKafkaError, type Where } from '../wire/errors.ts';
 import { translateLibrary } from './errors.ts';
+import type { ProducerRef } from './request.ts';
 import type { Sender } from './sender.ts';
 
 export interface TransactionParts {
@@ -27,6 +31,8 @@ export class KafkajsTransaction implements TransactionPort {
   #open: Transaction | undefined;
   /** Of the last end, whose sender can't go on. */
   #distrusted = false;
+  /** A commit has failed: what it was to commit may be open still. */
+  #unsettled = false;
   #fenced: TurnpikeError | undefined;
 
   constructor(parts: TransactionParts) {
@@ -49,6 +55,7 @@ export class KafkajsTransaction implements TransactionPort {
     if (this.#open)
       throw new TurnpikeError('CONFIG_INVALID', `${transactionalId}: a transaction is open; commit() or abort() it before the next.`, { transactionalId });
     this.#open = await this.#start();
+    this.#unsettled = false;
   }
 
   async sendOffsets(group: string, offsets: readonly CommitOffset[]): Promise<void> {
@@ -66,30 +73,69 @@ export class KafkajsTransaction implements TransactionPort {
 
   async commit(): Promise<void> {
     const { open } = this;
-    const { transactionalId } = this.#parts;
+    const { transactionalId, sender } = this.#parts;
+    const current = sender();
+    const endedBefore = current.ending;
     this.#open = undefined;
     try {
       await open.commit();
     } catch (cause) {
-      const error = this.#translate(cause, { doing: 'commit the transaction', written: 'unknown' });
+      const error = this.#translate(cause, { doing: 'commit the transaction' });
+      const asked = current.ending === endedBefore ? undefined : current.ending;
+      const committed = error.retriable && asked !== undefined && (await this.#isCommitted(asked).catch(() => false));
       this.#renew();
-      throw error.retriable
+      if (committed) return;
+      this.#unsettled = true;
+      if (!error.retriable) throw error;
+      throw asked === undefined
         ? new TurnpikeError(
+            'TRANSACTION_ABORTED',
+            `${transactionalId}: its coordinator could not be reached to commit the transaction; abort() and begin again.`,
+            {
+              cause: error,
+              transactionalId,
+              written: 'no',
+            },
+          )
+        : new TurnpikeError(
             'BROKER_UNAVAILABLE',
             `${transactionalId}: no answer says whether the transaction was committed; read what it wrote before sending it again.`,
             {
               cause: error,
               transactionalId,
-              retriable: false,
               written: 'unknown',
             },
-          )
-        : error;
+          );
     }
     if (this.#distrusted) this.#renew();
   }
 
+  /** The answer to the commit was lost, and perhaps not the commit: its coordinator knows (KIP-664). */
+  #isCommitted({ producerId, epoch }: ProducerRef): Promise<boolean> {
+    const { control, context, transactionalId, timeoutMs } = this.#parts;
+    const where: Where = { doing: 'ask what became of the transaction', transactionalId };
+    return this.#persist(where, async () => {
+      const connections = new Connections(context, () => timeoutMs);
+      try {
+        const address = await findCoordinator(control.metadata, connections, 'transactional id', transactionalId, context.identity.principal);
+        const { transactionStates } = await connections.call(address, 'admin', describeTransactionsV0.api, [[transactionalId]], where);
+        const [state] = transactionStates;
+        if (state?.producerId !== producerId || state.producerEpoch !== epoch) return false;
+        // The request may still be on its way there.
+        if (state.transactionState === 'Ongoing') throw new TurnpikeError('BROKER_UNAVAILABLE', 'The transaction is open.', { retriable: true });
+        return /^(Prepare|Complete)Commit$/.test(state.transactionState);
+      } finally {
+        await connections[Symbol.asyncDispose]();
+      }
+    });
+  }
+
   async abort(): Promise<void> {
+    if (!this.#open && this.#unsettled) {
+      this.#unsettled = false;
+      await this.#takeOver();
+      return;
+    }
     const { open } = this;
     this.#open = undefined;
     const aborted = await open.abort().then(
@@ -100,7 +146,11 @@ export class KafkajsTransaction implements TransactionPort {
     this.#renew();
     if (aborted === undefined) return;
     if (!aborted.retriable) throw aborted;
-    // Whoever takes over the transactional id aborts what is open under it; left to its timeout it would hold up all who read committed records.
+    await this.#takeOver();
+  }
+
+  /** Whoever takes over the transactional id aborts what is open under it; left to its timeout it would hold up all who read committed records. */
+  async #takeOver(): Promise<void> {
     await (await this.#start()).abort().catch(() => this.#renew());
   }
 
