@@ -399,12 +399,12 @@ describe('accumulate', () => {
 });
 
 describe('a transaction', () => {
-  function transactional() {
+  function transactional(more: Partial<TransactionPort> = {}) {
     const calls: string[] = [];
     const say = (what: string) => async () => void calls.push(what);
-    const transaction: TransactionPort = { begin: say('begin'), sendOffsets: say('offsets'), commit: say('commit'), abort: say('abort') };
-    const { append, driver, port } = setUp({}, openGate, Object.assign(new HeldDriver(), { transaction }));
-    return { calls, append, driver, transaction: port.transaction as TransactionPort };
+    const transaction: TransactionPort = { begin: say('begin'), sendOffsets: say('offsets'), commit: say('commit'), abort: say('abort'), ...more };
+    const { append, clock, driver, port } = setUp({}, openGate, Object.assign(new HeldDriver(), { transaction }));
+    return { calls, append, clock, driver, port, transaction: port.transaction as TransactionPort };
   }
 
   it('is committed when all that was appended is acknowledged, not before', async () => {
@@ -430,5 +430,35 @@ describe('a transaction', () => {
     await transaction.begin();
     await transaction.commit();
     expect(calls).toEqual(['begin', 'abort', 'begin', 'commit']);
+  });
+
+  // Readers of committed records waited for the timeout of what a producer had left open when it was closed.
+  it('that is open at close is aborted, once its records have settled', async () => {
+    const { calls, append, driver, port, transaction } = transactional();
+    await transaction.begin();
+    append(0, 'a');
+    const closing = port[Symbol.asyncDispose]();
+    await turn();
+    expect(calls).toEqual(['begin']);
+    driver.flushes[0]?.answer();
+    await closing;
+    expect(calls).toEqual(['begin', 'abort']);
+  });
+
+  it('whose abort is never answered holds up the close for a bounded time', async () => {
+    const { clock, port, transaction } = transactional({ abort: () => new Promise(() => {}) });
+    await transaction.begin();
+    const closing = port[Symbol.asyncDispose]();
+    await turn();
+    await clock.advance(3_000);
+    await closing;
+  });
+
+  it('that has ended is not ended again at close', async () => {
+    const { calls, port, transaction } = transactional();
+    await transaction.begin();
+    await transaction.commit();
+    await port[Symbol.asyncDispose]();
+    expect(calls).toEqual(['begin', 'commit']);
   });
 });

@@ -1,4 +1,5 @@
 import { asTurnpikeError, TurnpikeError } from '../errors.ts';
+import { pause } from '../spi/clock.ts';
 import type { BufferedRecord, ProduceBatch, ProduceDriver, ProduceOutcome } from '../spi/driver.ts';
 import type { CompiledProducerOptions, LinkContext, OutboundRecord, Pending, ProducerPort, SettledBatch, TransactionPort } from '../spi/transport.ts';
 import { Arena } from './arena.ts';
@@ -11,6 +12,8 @@ const SWEEP_MS = 250;
 const MAX_FLUSH_BYTES = 16 * 1024 * 1024;
 /** A batch that is in a hurry takes no record with it that has more time than this beyond the first one's, in ms: all of a batch ends with its first deadline. */
 const HURRY_SPREAD_MS = 1_000;
+/** How long the abort of a transaction that is open at close may take, in ms. */
+const ABORT_AT_CLOSE_MS = 3_000;
 
 interface Entry {
   readonly record: BufferedRecord;
@@ -68,6 +71,8 @@ class Accumulator implements ProducerPort {
   #closing: Promise<void> | undefined;
   /** The first record that failed in this transaction. */
   #failed: TurnpikeError | undefined;
+  /** There from begin() until the transaction has ended. */
+  #open: TransactionPort | undefined;
 
   constructor(driver: ProduceDriver, context: Pick<LinkContext, 'clock' | 'gate' | 'events'>, options: CompiledProducerOptions) {
     this.#driver = driver;
@@ -150,6 +155,7 @@ class Accumulator implements ProducerPort {
   [Symbol.asyncDispose](): Promise<void> {
     this.#closing ??= (async () => {
       await this.flush(); // Ends: every record has a deadline.
+      if (this.#open) await this.#abandon(this.#open);
       this.#sweep?.[Symbol.dispose]();
       this.#wake?.[Symbol.dispose]();
       await this.#driver[Symbol.asyncDispose]();
@@ -160,9 +166,10 @@ class Accumulator implements ProducerPort {
   /** All of a transaction is handed over before it ends, and one of which a record has failed is not committed. */
   #flushing(transaction: TransactionPort): TransactionPort {
     return {
-      begin: () => {
+      begin: async () => {
         this.#failed = undefined;
-        return transaction.begin();
+        await transaction.begin();
+        this.#open = transaction;
       },
       sendOffsets: (group, offsets) => transaction.sendOffsets(group, offsets),
       commit: async () => {
@@ -178,12 +185,22 @@ class Accumulator implements ProducerPort {
             },
           );
         await transaction.commit();
+        this.#open = undefined;
       },
       abort: async () => {
         await this.flush();
         await transaction.abort();
+        this.#open = undefined;
       },
     };
+  }
+
+  /** What is left open holds back all who read committed records, until its timeout. A coordinator that is gone must not hold up the close: it ends it by that. */
+  async #abandon(transaction: TransactionPort): Promise<void> {
+    const ended = new AbortController();
+    const aborted = transaction.abort().catch(() => {});
+    await Promise.race([aborted, pause(this.#context.clock, ABORT_AT_CLOSE_MS, ended.signal)]);
+    ended.abort();
   }
 
   #queueOf(topic: string, partition: number): Queue {
