@@ -38,7 +38,7 @@ export interface ConformanceCase {
   run(): Promise<CaseOutcome>;
 }
 
-/** "yes": it does it. "refused": it can't, and `connect()` says so. "no": it can't, and there is nothing that a service could ask for. "none": it has no broker that could show it. */
+/** "yes": it does it. "refused": it can't, and `connect()` says so. "no": it can't, and `connect()` has no option that asks for it. "none": it has no broker that could show it. */
 export type Support = 'yes' | 'refused' | 'no' | 'none';
 
 export interface ConformanceRow {
@@ -82,22 +82,20 @@ export function suiteOf(definitions: readonly CaseDefinition[], make: () => Tran
   const under = make();
   const grounds = new Grounds(under);
   const { capabilities } = under.transport();
-  const supports = definitions.map((definition) => ({ definition, support: supportOf(definition, under, capabilities) }));
-  const cases = supports
-    .filter(({ support }) => support === 'yes' || support === 'refused')
-    .map(({ definition, support }) => ({
-      name: definition.name,
-      row: definition.row,
-      quick: definition.quick ?? false,
-      run: () => (support === 'refused' ? refuse(under, definition) : perform(grounds, definition)),
-    }));
-  const rows = [...Map.groupBy(supports, ({ definition }) => definition.row)].map(([row, of]) => ({ row, support: together(of.map((s) => s.support)) }));
+  const lacking = (d: CaseDefinition): boolean => d.capability?.(capabilities) === false;
+  const has = (d: CaseDefinition): boolean => (lacking(d) ? (d.asks ?? d.requires) !== undefined : d.needs !== 'broker' || under.platform !== undefined);
+  const supportOf = (d: CaseDefinition): Support => {
+    if (lacking(d)) return d.asks ? 'refused' : 'no';
+    return has(d) ? 'yes' : 'none';
+  };
+  const cases = definitions.filter(has).map((definition) => ({
+    name: definition.name,
+    row: definition.row,
+    quick: definition.quick ?? false,
+    run: () => (lacking(definition) ? refuse(under, definition) : perform(grounds, definition)),
+  }));
+  const rows = [...Map.groupBy(definitions, (d) => d.row)].map(([row, of]) => ({ row, support: together(of.map(supportOf)) }));
   return { cases, rows, [Symbol.asyncDispose]: () => grounds[Symbol.asyncDispose]() };
-}
-
-function supportOf(definition: CaseDefinition, { platform }: TransportUnderTest, capabilities: Capabilities): Support {
-  if (definition.capability?.(capabilities) === false) return (definition.asks ?? definition.requires) ? 'refused' : 'no';
-  return definition.needs === 'broker' && platform === undefined ? 'none' : 'yes';
 }
 
 /** Of all cases of a row: what the reader has to know first. */

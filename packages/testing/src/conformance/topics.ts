@@ -120,8 +120,10 @@ export const topics: readonly CaseDefinition[] = [
         [0, 1, 2],
       );
       await consumer.until(() => consumer.assigned.size === 3, { withinMs: NOTICED_MS, what: 'the consumer has 3 partitions' });
-      await consumer.until(() => consumer.records.length >= 4, { what: 'what is in them' });
-      assert.deepEqual([...consumer.values].sort(), ['first', 'in 0', 'in 1', 'in 2']);
+      // Nothing is committed here: where the group rebalances eagerly, a record may come again.
+      const seen = () => [...new Set(consumer.values)].sort();
+      await consumer.until(() => seen().length === 4, { what: 'what is in them' });
+      assert.deepEqual(seen(), ['first', 'in 0', 'in 1', 'in 2']);
     },
   }),
 ];
