@@ -78,7 +78,9 @@ class KafkajsLink implements Link {
   async producer(options: CompiledProducerOptions): Promise<ProducerPort> {
     const { context, control } = this.#parts;
     if (options.transactionalId !== undefined) await control.requireTransactionalId(options.transactionalId);
-    return this.#keep(accumulate(new KafkajsProduceDriver({ ...this.#parts, ...this.#brokers, options }), context, options));
+    const driver = new KafkajsProduceDriver({ ...this.#parts, ...this.#brokers, options });
+    const port: ProducerPort = this.#keep(accumulate(driver, context, options, () => this.#ports.delete(port)));
+    return port;
   }
 
   consumer(options: CompiledConsumerOptions): ConsumerPort {

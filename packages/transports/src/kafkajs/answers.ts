@@ -26,6 +26,7 @@ export interface AnswerHooks {
 /** Before a response's body: its size and the number of its request. */
 const HEAD_BYTES = 8;
 const OFFSET_OUT_OF_RANGE = 1;
+const SASL_AUTHENTICATION_FAILED = 58;
 
 interface Asked {
   readonly request: LibraryRequest;
@@ -48,7 +49,8 @@ export class Answers {
 
   asked(request: LibraryRequest): void {
     if (request.api === 'fetch' && request.version === 11) this.#asked.set(request.correlationId, { request, fetchOffsets: fetchOffsets(request.body()) });
-    else if (request.api === 'produce' || (request.api === 'metadata' && request.version >= 5)) this.#asked.set(request.correlationId, { request });
+    else if (request.api === 'produce' || request.api === 'saslAuthenticate' || (request.api === 'metadata' && request.version >= 5))
+      this.#asked.set(request.correlationId, { request });
   }
 
   /** The answers that are complete with this. */
@@ -81,6 +83,7 @@ export class Answers {
     this.#asked.delete(number);
     const { onFetched, onProduced, onHidden, onThrottled } = this.#hooks;
     if (!asked) return answer;
+    if (asked.request.api === 'saslAuthenticate') return refusing(answer);
     const throttleMs = answer.readInt32BE(asked.request.api === 'produce' ? answer.length - 4 : HEAD_BYTES);
     if (throttleMs > 0) onThrottled?.(throttleMs);
     if (asked.request.api === 'metadata') return withoutErrors(answer, onHidden);
@@ -91,6 +94,15 @@ export class Answers {
     onFetched(partitions.map((p) => ({ ...p, fetchOffset: fetchOffsets.get(partitionKey(p)) ?? -1n })));
     return bare;
   }
+}
+
+/** SaslAuthenticate response. A refused token is answered with a text and no error (RFC 7628), which kafkajs takes for consent; here it says what it means. */
+function refusing(answer: Buffer): Buffer {
+  const body = new BodyReader(answer, HEAD_BYTES);
+  const errorCode = body.int16();
+  body.string(); // the error's text
+  if (errorCode === 0 && body.bytes().length > 0) answer.writeInt16BE(SASL_AUTHENTICATION_FAILED, HEAD_BYTES);
+  return answer;
 }
 
 /** Produce response, versions 5 to 7. */

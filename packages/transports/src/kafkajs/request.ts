@@ -1,5 +1,15 @@
 /** Those of Kafka's APIs that we look at (protocol guide, "API keys"). */
-const APIS = { 0: 'produce', 1: 'fetch', 3: 'metadata', 11: 'joinGroup', 13: 'leaveGroup', 14: 'syncGroup', 17: 'saslHandshake', 26: 'endTxn' } as const;
+const APIS = {
+  0: 'produce',
+  1: 'fetch',
+  3: 'metadata',
+  11: 'joinGroup',
+  13: 'leaveGroup',
+  14: 'syncGroup',
+  17: 'saslHandshake',
+  26: 'endTxn',
+  36: 'saslAuthenticate',
+} as const;
 type Api = (typeof APIS)[keyof typeof APIS];
 
 /** A request of kafkajs as it goes to the socket. It writes the versions before KIP-482 only, whose header and strings are of one form. */
