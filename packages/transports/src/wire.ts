@@ -69,7 +69,8 @@ class WireLink implements Link {
   async producer(options: CompiledProducerOptions): Promise<ProducerPort> {
     const connections = new Connections(this.#context, () => options.requestTimeoutMs);
     const driver = new WireProduceDriver(this.#context, this.#control.metadata, connections, options);
-    return this.#keep(accumulate(driver, this.#context, options));
+    const port: ProducerPort = this.#keep(accumulate(driver, this.#context, options, () => this.#ports.delete(port)));
+    return port;
   }
 
   consumer(options: CompiledConsumerOptions): ConsumerPort {

@@ -398,6 +398,20 @@ describe('accumulate', () => {
   });
 });
 
+// A link kept every producer that it had ever opened, each with its arena's last chunk.
+it('says when it is closed, for whoever keeps it to forget it', async () => {
+  const driver = new HeldDriver();
+  let closed = 0;
+  const port = accumulate(
+    driver,
+    { clock: new ManualClock(), gate: openGate, events: { settled: () => {}, retried: () => {}, wrote: () => {}, throttled: () => {} } },
+    compileProducerOptions(),
+    () => void closed++,
+  );
+  await Promise.all([port[Symbol.asyncDispose](), port[Symbol.asyncDispose]()]);
+  expect(closed).toBe(1);
+});
+
 describe('a transaction', () => {
   function transactional(more: Partial<TransactionPort> = {}) {
     const calls: string[] = [];

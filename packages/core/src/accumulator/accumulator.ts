@@ -44,8 +44,14 @@ interface Part {
 
 /** A driver with an accumulator in front: many single sends become few requests. Send at once if nothing is in flight for the lane, else
  *  gather until the answer comes back or the batch is full. */
-export function accumulate(driver: ProduceDriver, context: Pick<LinkContext, 'clock' | 'gate' | 'events'>, options: CompiledProducerOptions): ProducerPort {
-  return new Accumulator(driver, context, options);
+export function accumulate(
+  driver: ProduceDriver,
+  context: Pick<LinkContext, 'clock' | 'gate' | 'events'>,
+  options: CompiledProducerOptions,
+  /** When its close has ended: whoever keeps it may forget it. */
+  onClosed: () => void = () => {},
+): ProducerPort {
+  return new Accumulator(driver, context, options, onClosed);
 }
 
 class Accumulator implements ProducerPort {
@@ -53,6 +59,7 @@ class Accumulator implements ProducerPort {
   readonly #driver: ProduceDriver;
   readonly #context: Pick<LinkContext, 'clock' | 'gate' | 'events'>;
   readonly #options: CompiledProducerOptions;
+  readonly #onClosed: () => void;
   readonly #arena = new Arena();
   readonly #queues = new Map<string, (Queue | undefined)[]>();
   /** Queues with records waiting, in the order in which they became so. */
@@ -74,7 +81,8 @@ class Accumulator implements ProducerPort {
   /** There from begin() until the transaction has ended. */
   #open: TransactionPort | undefined;
 
-  constructor(driver: ProduceDriver, context: Pick<LinkContext, 'clock' | 'gate' | 'events'>, options: CompiledProducerOptions) {
+  constructor(driver: ProduceDriver, context: Pick<LinkContext, 'clock' | 'gate' | 'events'>, options: CompiledProducerOptions, onClosed: () => void) {
+    this.#onClosed = onClosed;
     this.#driver = driver;
     this.#context = context;
     this.#options = options;
@@ -159,6 +167,7 @@ class Accumulator implements ProducerPort {
       this.#sweep?.[Symbol.dispose]();
       this.#wake?.[Symbol.dispose]();
       await this.#driver[Symbol.asyncDispose]();
+      this.#onClosed();
     })();
     return this.#closing;
   }

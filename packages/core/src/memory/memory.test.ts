@@ -258,6 +258,18 @@ describe('memory transport: consume', () => {
     await expect(port.commit([{ topic: 't', partition: 0, offset: 1n }])).rejects.toMatchObject({ code: 'AUTHORIZATION_FAILED', facts: { group: 'g' } });
   });
 
+  // A closed consumer went on delivering what came into the partitions that it had had.
+  it('delivers nothing after the close, and the poll that waits ends with it', async () => {
+    const cluster = new MemoryCluster({ topics: { t: 1 } });
+    const { link } = await setUp(cluster);
+    const port = await member(link);
+    const polling = port.poll(60_000);
+    await port[Symbol.asyncDispose]();
+    expect(await polling).toEqual([]);
+    cluster.append('t', 0, [record('late')]);
+    expect(await port.poll(0)).toEqual([]);
+  });
+
   // It waited for ever for a member that hung in a handler, where a broker goes on without it.
   it('a member that has not drained within its rebalance timeout loses the partition all the same, and its commits are refused', async () => {
     const cluster = new MemoryCluster({ topics: { t: 2 } });

@@ -71,7 +71,8 @@ class MemoryLink implements Link {
   }
 
   async producer(options: CompiledProducerOptions): Promise<ProducerPort> {
-    const port = accumulate(new MemoryDriver(this.#cluster, this.#context, options), this.#context, options);
+    const driver = new MemoryDriver(this.#cluster, this.#context, options);
+    const port: ProducerPort = accumulate(driver, this.#context, options, () => this.#ports.delete(port));
     this.#ports.add(port);
     return port;
   }
@@ -212,7 +213,13 @@ class MemoryDriver implements ProduceDriver {
           written: 'no',
         },
       );
-    return this.#cluster.append(topic, partition, records);
+    // The log outlives the accumulator's chunks, of which one small record would hold all.
+    const own = (bytes: Buffer | null) => bytes && Buffer.from(bytes);
+    return this.#cluster.append(
+      topic,
+      partition,
+      records.map((r) => ({ ...r, key: own(r.key), value: own(r.value) })),
+    );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}
@@ -297,10 +304,11 @@ class MemoryConsumer implements ConsumerPort {
     const { clock } = this.#context;
     const until = clock.monotonic() + maxWaitMs;
     for (;;) {
+      if (this.#closing) return [];
       const fetchedAtMs = clock.now();
       let heldMs = Number.POSITIVE_INFINITY;
       const fetched: { readonly position: Position; readonly batch: FetchedBatch }[] = [];
-      if (this.#member && !this.#closing) this.#refuseGroup();
+      if (this.#member) this.#refuseGroup();
       const batches = () => fetched.filter(({ position, batch }) => this.#holds(batch, position)).map((f) => f.batch);
       for (const tp of [...(this.#member?.owned.values() ?? [])]) {
         const position = this.#positionIn(tp);
@@ -322,7 +330,7 @@ class MemoryConsumer implements ConsumerPort {
         }
       }
       const leftMs = until - clock.monotonic();
-      if (fetched.length > 0 || leftMs <= 0 || this.#closing || signal?.aborted) return batches();
+      if (fetched.length > 0 || leftMs <= 0 || signal?.aborted) return batches();
       await this.#changeWithin(Math.min(leftMs, heldMs), signal);
     }
   }

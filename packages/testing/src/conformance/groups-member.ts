@@ -1,4 +1,4 @@
-import { asTurnpikeError, type TurnpikeError } from '@turnpike/core';
+import { asTurnpikeError, type ProducerOptions, type TurnpikeError } from '@turnpike/core';
 import { type CommitOffset, type FetchedBatch, type InboundRecord, pause, systemClock, type TopicPartition } from '@turnpike/core/spi';
 import type { ConsumerBenchOptions, LinkBench } from './bench.ts';
 import type { ConsumerBench } from './consumer-bench.ts';
@@ -196,13 +196,13 @@ export class Flow {
   readonly #stop = new AbortController();
   readonly #running: Promise<void>;
 
-  private constructor(link: LinkBench, topic: string, partitions: number) {
-    this.#running = this.#run(link, topic, partitions);
+  private constructor(link: LinkBench, topic: string, partitions: number, options: ProducerOptions) {
+    this.#running = this.#run(link, topic, partitions, options);
     this.#running.catch(() => {});
   }
 
-  static start(link: LinkBench, topic: string, partitions: number): Flow {
-    return new Flow(link, topic, partitions);
+  static start(link: LinkBench, topic: string, partitions: number, options: ProducerOptions = {}): Flow {
+    return new Flow(link, topic, partitions, options);
   }
 
   /** Resolves when `count` more have been acknowledged than at the call. */
@@ -225,8 +225,8 @@ export class Flow {
     await within(20_000, this.#running, 'the last record is acknowledged');
   }
 
-  async #run(link: LinkBench, topic: string, partitions: number): Promise<void> {
-    const producer = await link.producer();
+  async #run(link: LinkBench, topic: string, partitions: number, options: ProducerOptions): Promise<void> {
+    const producer = await link.producer(options);
     for (let n = 0; !this.#stop.signal.aborted; n++) {
       await Promise.all(
         Array.from({ length: partitions }, async (_, partition) => {
