@@ -34,7 +34,8 @@ export function confluentTransport(options: ConfluentOptions = {}): Transport {
     transactions: true,
     readCommitted: true,
     groupProtocols: ['classic', 'consumer'],
-    cooperativeRebalance: true,
+    // Only what must move is asked back; but the library stops all of a member's fetches until it is given up, however long that takes.
+    cooperativeRebalance: false,
     staticMembership: true,
     reauthentication: true,
     throttleTime: true,

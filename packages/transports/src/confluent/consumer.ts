@@ -1,5 +1,5 @@
 import type { LibrdKafkaError, Message } from '@confluentinc/kafka-javascript';
-import { TurnpikeError } from '@turnpike/core';
+import { isTurnpikeError, TurnpikeError } from '@turnpike/core';
 import {
   type AssignmentListener,
   type CommitOffset,
@@ -13,7 +13,7 @@ import {
 } from '@turnpike/core/spi';
 import type { Control } from '../wire/control.ts';
 import { codeOf, KAFKA, LOCAL, libraryError, numberedError } from './errors.ts';
-import { type Config, call, close, connectionConfig, type Library, listen, open, type PartitionOffset, type RawConsumer } from './library.ts';
+import { type Config, call, close, connectionConfig, keepToken, type Library, listen, open, type PartitionOffset, type RawConsumer } from './library.ts';
 import { Position, partitionKey } from './position.ts';
 
 /** How many records one call takes out of the library's queue. */
@@ -57,7 +57,9 @@ export class ConfluentConsumer implements ConsumerPort {
   readonly #waiters = new Set<() => void>();
   #client: RawConsumer | undefined;
   #listener: AssignmentListener | undefined;
+  #topics: readonly string[] = [];
   #refreshed: Disposable | undefined;
+  #token: Disposable | undefined;
   #running: Promise<void> = Promise.resolve();
   /** Calls that change what the library reads don't overlap one that reads. */
   #turn: Promise<unknown> = Promise.resolve();
@@ -90,6 +92,7 @@ export class ConfluentConsumer implements ConsumerPort {
   async subscribe(topics: readonly string[], listener: AssignmentListener): Promise<void> {
     const { context, control, library, options, metadataMaxAgeMs } = this.#parts;
     this.#listener = listener;
+    this.#topics = topics;
     // Asked first: the library would go on asking for what it is denied, and say nothing.
     await control.metadata.require(topics);
     await control.requireGroup(this.group);
@@ -108,10 +111,11 @@ export class ConfluentConsumer implements ConsumerPort {
     client.on('partition.eof', (eof: PartitionOffset) => this.#ends.push(eof));
     this.#client = client;
     await open(client, context, control);
+    this.#token = keepToken(client, context);
     if (this.#stop.signal.aborted) return close(client, context);
     client.setDefaultConsumeTimeout(0);
     client.subscribe([...topics]);
-    this.#refreshed = control.metadata.onRefresh(() => this.#lookForGone(topics));
+    this.#refreshed = control.metadata.onRefresh(() => this.#lookForGone());
     this.#running = this.#run(client);
     await this.#joined.promise;
   }
@@ -119,6 +123,8 @@ export class ConfluentConsumer implements ConsumerPort {
   async poll(maxWaitMs: number, signal?: AbortSignal): Promise<readonly FetchedBatch[]> {
     const { clock } = this.#parts.context;
     const until = clock.monotonic() + maxWaitMs;
+    // In a turn of its own: who polls on must not keep everything else from running.
+    if (this.#closing) await pause(clock, 1);
     for (;;) {
       if (this.#refusal) throw this.#refusal;
       const batches = this.#take();
@@ -178,6 +184,7 @@ export class ConfluentConsumer implements ConsumerPort {
       try {
         return await this.#commit(offsets, until - clock.monotonic());
       } catch (error) {
+        if (isTurnpikeError(error)) throw error;
         const number = codeOf(error) ?? LOCAL.TIMED_OUT;
         const moved = MOVED.has(number);
         // Partitions that are still ours may be committed in the group's new generation.
@@ -210,6 +217,7 @@ export class ConfluentConsumer implements ConsumerPort {
       this.#stop.abort();
       this.#joined.resolve();
       this.#refreshed?.[Symbol.dispose]();
+      this.#token?.[Symbol.dispose]();
       this.#wake();
       await this.#running;
       await this.#turn;
@@ -333,12 +341,13 @@ export class ConfluentConsumer implements ConsumerPort {
     else client.assign(tps.map((tp) => ({ ...tp, offset: OFFSET_INVALID })));
     this.#listener?.assigned(tps);
     this.#joined.resolve();
-    if (this.#parts.options.startAt === 'fail') void this.#requireCommitted(tps);
+    if (this.#parts.options.startAt === 'fail') void this.#requireCommitted();
   }
 
   async #revoke(client: RawConsumer, partitions: readonly TopicPartition[], lost: boolean): Promise<void> {
     const { context, options } = this.#parts;
     const tps = partitions.map(({ topic, partition }) => ({ topic, partition }));
+    for (const tp of tps) this.#positions.get(partitionKey(tp))?.revoke();
     if (!lost && tps.length > 0) {
       const late = new AbortController();
       const drained = this.#listener?.revoking(tps).catch(() => {});
@@ -362,15 +371,23 @@ export class ConfluentConsumer implements ConsumerPort {
     }
   }
 
-  /** What the library would only tell by a number: which partition has no committed offset. */
-  async #requireCommitted(tps: readonly TopicPartition[]): Promise<void> {
+  /** What the library would only tell by a number: which partition has no committed offset, or one that the log doesn't have any more. */
+  async #requireCommitted(cause?: LibrdKafkaError): Promise<void> {
+    const tps = [...this.#positions.values()].filter((p) => p.seeks === 0).map((p) => p.tp);
+    const unsought = (tp: TopicPartition) => this.#positions.get(partitionKey(tp))?.seeks === 0;
+    const at = (offsets: readonly CommitOffset[], tp: TopicPartition) => offsets.find((o) => partitionKey(o) === partitionKey(tp))?.offset;
     try {
       const committed = await this.committed(tps);
-      const without = tps.find((tp) => !committed.some((c) => partitionKey(c) === partitionKey(tp)));
-      if (without && this.#positions.get(partitionKey(without))?.seeks === 0) this.#fail(noOffset(this.group, without));
+      const without = tps.find((tp) => unsought(tp) && at(committed, tp) === undefined);
+      if (without) return this.#fail(outOfRange(this.group, without, 'has no committed offset'));
+      const { control, options } = this.#parts;
+      const [first, last] = await Promise.all((['beginning', 'end'] as const).map((target) => control.offsets(tps, target, false, options.requestTimeoutMs)));
+      const outside = committed.find((o) => unsought(o) && (o.offset < (at(first ?? [], o) ?? 0n) || o.offset > (at(last ?? [], o) ?? o.offset)));
+      if (outside) return this.#fail(outOfRange(this.group, outside, `has committed ${outside.offset}, which the log does not have any more`));
     } catch (error) {
-      this.#fail(error as TurnpikeError);
+      if (!cause && !(error as TurnpikeError).retriable) this.#fail(error as TurnpikeError);
     }
+    if (cause) this.#fail(numberedError(cause.code, { doing: `read as ${this.group}`, group: this.group }, cause));
   }
 
   async #commit(offsets: readonly CommitOffset[], forMs: number): Promise<void> {
@@ -412,12 +429,20 @@ export class ConfluentConsumer implements ConsumerPort {
     const { context, options } = this.#parts;
     const number = error.code;
     context.logger.debug('confluent.consume_failed', { group: this.group, number });
-    if (number === KAFKA.GROUP_AUTHORIZATION_FAILED || number === KAFKA.TOPIC_AUTHORIZATION_FAILED)
-      this.#fail(numberedError(number, { doing: `read as ${this.group}`, group: this.group, principal: context.identity.principal }, error));
+    if (number === KAFKA.GROUP_AUTHORIZATION_FAILED || number === KAFKA.TOPIC_AUTHORIZATION_FAILED) this.#fail(this.#denied(number, error));
     else if (number === LOCAL.AUTO_OFFSET_RESET || number === LOCAL.NO_OFFSET) {
-      if (options.startAt === 'fail') this.#fail(numberedError(number, { doing: `read as ${this.group}`, group: this.group }, error));
+      if (options.startAt === 'fail') void this.#requireCommitted(error);
     } else if (number === KAFKA.FENCED_INSTANCE_ID || number === LOCAL.FATAL) this.#fail(this.#fenced(error));
     else this.#diagnose();
+  }
+
+  /** The library doesn't say which topic; of several, who reads the message has to look. */
+  #denied(number: number, cause: LibrdKafkaError): TurnpikeError {
+    const { principal } = this.#parts.context.identity;
+    const topics = number === KAFKA.TOPIC_AUTHORIZATION_FAILED ? this.#topics : [];
+    const doing = `read ${topics.length > 1 ? `one of ${topics.join(', ')}` : (topics[0] ?? '')}`.trim();
+    const [topic] = topics.length === 1 ? topics : [];
+    return numberedError(number, { doing: `${doing} as ${this.group}`, group: this.group, principal, ...(topic === undefined ? {} : { topic }) }, cause);
   }
 
   #fenced(cause: LibrdKafkaError): TurnpikeError {
@@ -448,8 +473,8 @@ export class ConfluentConsumer implements ConsumerPort {
     });
   }
 
-  #lookForGone(topics: readonly string[]): void {
-    const gone = topics.map((topic) => this.#parts.control.metadata.gone(topic)).find((error) => error?.code === 'AUTHORIZATION_FAILED');
+  #lookForGone(): void {
+    const gone = this.#topics.map((topic) => this.#parts.control.metadata.gone(topic)).find((error) => error?.code === 'AUTHORIZATION_FAILED');
     if (gone) this.#fail(gone);
   }
 
@@ -509,8 +534,8 @@ const commitKey = (offsets: readonly PartitionOffset[]): string =>
     .sort()
     .join();
 
-const noOffset = (group: string, tp: TopicPartition) =>
-  new TurnpikeError('OFFSET_OUT_OF_RANGE', `${partitionKey(tp)}: ${group} has no committed offset and consumer.startAt is "fail".`, { ...tp, group });
+const outOfRange = (group: string, { topic, partition }: TopicPartition, what: string) =>
+  new TurnpikeError('OFFSET_OUT_OF_RANGE', `${topic}/${partition}: ${group} ${what}, and consumer.startAt is "fail".`, { topic, partition, group });
 
 /** As the last fetch saw it. */
 function highWatermark(client: RawConsumer, { topic, partition }: TopicPartition): bigint | undefined {

@@ -65,6 +65,7 @@ const OURS: Readonly<Record<number, readonly [code: ErrorCode, text: string, ret
   [LOCAL.NO_OFFSET]: ['OFFSET_OUT_OF_RANGE', 'there is no committed offset; set consumer.startAt, or seek.'],
   [LOCAL.PURGE_QUEUE]: ['ABORTED', 'dropped before it was sent, since its transaction or its client ended.'],
   [LOCAL.PURGE_INFLIGHT]: ['ABORTED', 'given up while it was under way, since its transaction or its client ended.'],
+  [LOCAL.FATAL]: ['BROKER_REJECTED', 'the library has given up its producer, and gets another one.', RETRIABLE],
   [LOCAL.MAX_POLL_EXCEEDED]: ['MEMBERSHIP_LOST', 'the member was put out of its group; whoever has its partitions reads on from the last commit.'],
   [LOCAL.FENCED]: ['PRODUCER_FENCED', 'another producer has taken the transactional id.'],
   [LOCAL.ASSIGNMENT_LOST]: ['MEMBERSHIP_LOST', 'the partitions were taken over; whoever has them reads on from the last commit.'],

@@ -27,13 +27,19 @@ export interface PartitionOffset extends Partition {
 export type Done = (error?: LibrdKafkaError | null) => void;
 
 /** What its types leave out. */
-export interface RawProducer extends Omit<Producer, 'on' | 'sendOffsetsToTransaction'> {
+interface Native {
+  setOAuthBearerToken(value: string, expiresAtMs: number, principal: string, extensions: null): void;
+}
+
+export interface RawProducer extends Omit<Producer, 'on' | 'getClient' | 'sendOffsetsToTransaction'> {
   on(event: string, listener: (...args: never[]) => void): unknown;
+  getClient(): Native;
   sendOffsetsToTransaction(offsets: readonly PartitionOffset[], consumer: RawConsumer, timeoutMs: number, done: Done): void;
 }
 
-export interface RawConsumer extends Omit<KafkaConsumer, 'on' | 'consume' | 'commit'> {
+export interface RawConsumer extends Omit<KafkaConsumer, 'on' | 'getClient' | 'consume' | 'commit'> {
   on(event: string, listener: (...args: never[]) => void): unknown;
+  getClient(): Native;
   consume(count: number, done: (error: LibrdKafkaError | null, messages: Message[]) => void): void;
   commit(offsets: readonly PartitionOffset[]): unknown;
   incrementalAssign(partitions: readonly PartitionOffset[] | readonly Partition[]): unknown;
@@ -51,6 +57,8 @@ const PACKAGE = '@confluentinc/kafka-javascript';
 /** How long a client may take to end, in ms: its threads give up what waits at a broker that is gone. */
 const CLOSE_MS = 3_000;
 const TOKEN_RETRY_MS = 500;
+/** How long until the cluster is asked whether it refuses a client that can't connect, in ms. */
+const REFUSAL_MS = 1_000;
 
 /** An optional peer: there only where a service has chosen it. @throws TurnpikeError CONFIG_INVALID. */
 export async function loadLibrary(load: () => Promise<unknown> = () => import('@confluentinc/kafka-javascript')): Promise<Library> {
@@ -118,16 +126,42 @@ export function listen(client: RawProducer | RawConsumer, { logger, events }: Li
   client.on('event.throttle', ({ brokerId, throttleTime }: { brokerId: number; throttleTime: number }) => events.throttled(brokerId, throttleTime));
 }
 
-/** Starts it and waits until it has reached a broker. */
+/** Starts it and waits until it has reached a broker. Where its identity is refused the library tries on and says nothing; the cluster tells. */
 export async function open(client: RawProducer | RawConsumer, context: LinkContext, control: Control): Promise<void> {
-  const { cluster, connectTimeoutMs } = context;
-  const error = await new Promise<LibrdKafkaError | null | undefined>((resolve) => {
+  const { clock, cluster, connectTimeoutMs } = context;
+  const connecting = new Promise<LibrdKafkaError | null | undefined>((resolve) => {
     // Without topics: what is asked of the cluster, a Control beside it knows already.
     client.connect({ allTopics: false, timeout: Math.max(connectTimeoutMs, 1_000) } as Parameters<RawConsumer['connect']>[0], resolve);
   });
-  if (!error) return;
-  const cause = await control.refusal();
-  throw cause ?? libraryError(error, { doing: `connect to ${cluster.name}`, cluster: cluster.name });
+  const over = new AbortController();
+  const refused = (async () => {
+    for (;;) {
+      await pause(clock, REFUSAL_MS, over.signal);
+      if (over.signal.aborted) return undefined;
+      const refusal = await control.refusal();
+      if (refusal && !refusal.retriable) return refusal;
+    }
+  })();
+  const first = await Promise.race([connecting.then((error) => ({ error })), refused.then((refusal) => ({ refusal }))]).finally(() => over.abort());
+  if ('refusal' in first && first.refusal) {
+    void connecting.then((error) => (error ? undefined : close(client, context)));
+    throw first.refusal;
+  }
+  const error = await connecting;
+  if (error) throw (await control.refusal()) ?? libraryError(error, { doing: `connect to ${cluster.name}`, cluster: cluster.name });
+}
+
+/** Gives it each new token when there is one: asked at 80 % of a token's life, an identity may not have the next one yet. */
+export function keepToken(client: RawProducer | RawConsumer, { identity, logger }: LinkContext): Disposable {
+  if (identity.kind !== 'oauth') return { [Symbol.dispose]: () => {} };
+  return identity.onChange(async () => {
+    try {
+      const { value, expiresAtMs } = await identity.token();
+      if (client.isConnected()) client.getClient().setOAuthBearerToken(value, Math.floor(expiresAtMs), identity.principal, null);
+    } catch (error) {
+      logger.debug('confluent.token_not_taken', { message: (error as Error).message });
+    }
+  });
 }
 
 /** Ends it in bounded time: a client whose broker is gone may take longer to let go, and does so by itself. */

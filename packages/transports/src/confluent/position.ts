@@ -20,6 +20,7 @@ export class Position {
   /** What is before it has been given out. */
   #given: bigint | undefined;
   #fetchedAtMs = 0;
+  #revoked = false;
   #records: InboundRecord[] = [];
 
   constructor(tp: TopicPartition) {
@@ -30,6 +31,7 @@ export class Position {
   push(messages: readonly Message[], fetchedAtMs: number): { readonly records: number; readonly bytes: number } {
     let bytes = 0;
     let records = 0;
+    if (this.#revoked) return { records, bytes };
     for (const message of messages) {
       const offset = BigInt(message.offset);
       if (this.#next !== undefined && offset < this.#next) continue;
@@ -56,9 +58,16 @@ export class Position {
     this.#given = offset;
   }
 
+  /** It is about to be given up: nothing more of it is given out. */
+  revoke(): void {
+    this.#revoked = true;
+    this.#records = [];
+    this.queuedBytes = 0;
+  }
+
   /** What poll() gives; undefined = nothing. */
   take(): FetchedBatch | undefined {
-    if (this.paused || this.#next === undefined) return undefined;
+    if (this.paused || this.#revoked || this.#next === undefined) return undefined;
     // Without records it tells only that the log goes on later: so much of it can be committed.
     if (this.#records.length === 0 && (this.#given === undefined || this.#next <= this.#given)) {
       this.#given ??= this.#next;

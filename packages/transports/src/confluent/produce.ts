@@ -1,5 +1,5 @@
 import type { LibrdKafkaError } from '@confluentinc/kafka-javascript';
-import { TurnpikeError } from '@turnpike/core';
+import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
 import {
   type BufferedRecord,
   type CompiledProducerOptions,
@@ -13,12 +13,15 @@ import {
 import type { Control } from '../wire/control.ts';
 import { KAFKA, LOCAL, numberedError } from './errors.ts';
 import { cutOff, EMPTY, toRaw } from './headers.ts';
-import { call, close, connectionConfig, type DeliveryReport, type Library, listen, open, type RawConsumer, type RawProducer } from './library.ts';
+import { call, close, connectionConfig, type DeliveryReport, keepToken, type Library, listen, open, type RawConsumer, type RawProducer } from './library.ts';
 import { Transactions } from './transaction.ts';
 
 /** How long a flush holds its lane where a partition of it is in trouble, in ms: the others of its leader go on without it. */
 const LANE_MS = 1_000;
 const RETRY_MS = 100;
+/** How often at most a refused identity is looked for while records wait, in ms. */
+const DIAGNOSE_MS = 1_500;
+const MOST_RENEWALS = 3;
 /** Kafka's refusals of a record as such, or of who sends it: whatever is refused so was not written by this attempt. */
 const REFUSALS: ReadonlySet<number> = new Set([
   KAFKA.MESSAGE_TOO_LARGE,
@@ -31,6 +34,11 @@ const REFUSALS: ReadonlySet<number> = new Set([
 ]);
 /** The library's own, of records that never left it. */
 const NEVER_SENT: ReadonlySet<number> = new Set([LOCAL.UNKNOWN_PARTITION, LOCAL.UNKNOWN_TOPIC, LOCAL.QUEUE_FULL, LOCAL.PURGE_QUEUE, LOCAL.STATE]);
+
+/** What the library remembers of a topic and a cluster may have changed. */
+const STALE: ReadonlySet<number> = new Set([LOCAL.UNKNOWN_PARTITION, LOCAL.UNKNOWN_TOPIC, KAFKA.UNKNOWN_TOPIC_OR_PARTITION, KAFKA.TOPIC_AUTHORIZATION_FAILED]);
+/** Of records of a transaction that has failed: nobody will read them. */
+const ENDED: ReadonlySet<number> = new Set([LOCAL.PURGE_QUEUE, LOCAL.PURGE_INFLIGHT, LOCAL.STATE, LOCAL.FATAL]);
 
 /** One batch in the library's hands: every record of it gets a delivery report, however late. */
 interface Flight {
@@ -66,35 +74,37 @@ export interface DriverParts {
 export class ConfluentProduceDriver implements ProduceDriver {
   readonly transaction?: TransactionPort;
   readonly #parts: DriverParts;
-  readonly #client: RawProducer;
-  readonly #closing: AbortController;
+  readonly #closing = new AbortController();
   readonly #transactions: Transactions | undefined;
+  readonly #flights = new Set<Flight>();
+  readonly #changes: Disposable;
+  #client: RawProducer;
+  #token: Disposable | undefined;
+  /** Its client can't go on, or speaks with a certificate of the past: the next batch gets another one. */
+  #worn = false;
+  #renewing: Promise<void> | undefined;
   #troubles = 0;
+  #diagnosing: Promise<void> | undefined;
+  #diagnosedAtMs = Number.NEGATIVE_INFINITY;
 
-  private constructor(parts: DriverParts, client: RawProducer, closing: AbortController) {
+  private constructor(parts: DriverParts) {
+    const { context, options } = parts;
+    const { transactionalId } = options;
     this.#parts = parts;
-    this.#client = client;
-    this.#closing = closing;
-    if (parts.options.transactionalId !== undefined)
-      this.transaction = this.#transactions = new Transactions({ ...parts, client, transactionalId: parts.options.transactionalId, closing: closing.signal });
-    listen(client, parts.context, { trouble: () => this.#troubles++ });
-    client.on('delivery-report', (error: LibrdKafkaError | null, report: DeliveryReport) => this.#report(error?.code, report));
+    this.#client = this.#create();
+    if (transactionalId !== undefined)
+      this.transaction = this.#transactions = new Transactions({ ...parts, client: this.#client, transactionalId, closing: this.#closing.signal });
+    this.#changes = context.identity.onChange(() => {
+      if (context.identity.kind === 'mtls') this.#worn = true;
+    });
   }
 
   static async open(parts: DriverParts): Promise<ConfluentProduceDriver> {
-    const { context, control, library, options } = parts;
-    const closing = new AbortController();
+    const { control, options } = parts;
     if (options.transactionalId !== undefined) await control.requireTransactionalId(options.transactionalId);
-    const client = new library.Producer(
-      { ...connectionConfig(context, parts.metadataMaxAgeMs, closing.signal), ...producerConfig(options) },
-      topicConfig(options),
-    );
-    const driver = new ConfluentProduceDriver(parts, client, closing);
+    const driver = new ConfluentProduceDriver(parts);
     try {
-      await open(client, context, control);
-      // Reports and events come from a thread of the library's, when there are any: nothing is polled.
-      client.setPollInBackground(true);
-      await driver.#transactions?.init();
+      await driver.#start(driver.#client);
       return driver;
     } catch (error) {
       await driver[Symbol.asyncDispose]();
@@ -120,6 +130,7 @@ export class ConfluentProduceDriver implements ProduceDriver {
     const over = new AbortController();
     await Promise.race([Promise.all(outcomes), pause(clock, LANE_MS, over.signal)]);
     over.abort();
+    if (this.#flights.size > 0) this.#diagnose();
     const settled = new Map<Promise<ProduceOutcome>, ProduceOutcome>();
     for (const outcome of outcomes) void outcome.then((o) => settled.set(outcome, o));
     await null; // Lets those that have settled say so.
@@ -128,16 +139,58 @@ export class ConfluentProduceDriver implements ProduceDriver {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort();
+    this.#changes[Symbol.dispose]();
+    this.#token?.[Symbol.dispose]();
+    await this.#renewing?.catch(() => {});
     await this.#transactions?.[Symbol.asyncDispose]();
     await close(this.#client, this.#parts.context);
+    await this.#diagnosing;
     this.#parts.onClosed();
+  }
+
+  #create(): RawProducer {
+    const { context, library, options, metadataMaxAgeMs } = this.#parts;
+    const config = { ...connectionConfig(context, metadataMaxAgeMs, this.#closing.signal), ...producerConfig(options) };
+    const client = new library.Producer(config, topicConfig(options));
+    listen(client, context, {
+      trouble: () => {
+        this.#troubles++;
+        if (this.#flights.size > 0) this.#diagnose();
+      },
+    });
+    client.on('delivery-report', (error: LibrdKafkaError | null, report: DeliveryReport) => this.#report(error?.code, report));
+    return client;
+  }
+
+  async #start(client: RawProducer): Promise<void> {
+    const { context, control } = this.#parts;
+    await open(client, context, control);
+    // Reports and events come from a thread of the library's, when there are any: nothing is polled.
+    client.setPollInBackground(true);
+    this.#token?.[Symbol.dispose]();
+    this.#token = keepToken(client, context);
+  }
+
+  /** Another client. What the old one still has under way ends with it, or has ended. */
+  #renew(): Promise<void> {
+    this.#renewing ??= (async () => {
+      const old = this.#client;
+      const client = this.#create();
+      await this.#start(client);
+      this.#client = client;
+      this.#worn = false;
+      void close(old, this.#parts.context);
+    })().finally(() => {
+      this.#renewing = undefined;
+    });
+    return this.#renewing;
   }
 
   async #send(batch: ProduceBatch): Promise<ProduceOutcome> {
     const { clock } = this.#parts.context;
     const named = batch.records.findIndex((r) => cutOff(r.headers) !== undefined);
     if (named >= 0) return this.#unsendable(batch, named);
-    for (;;) {
+    for (let tries = 0; ; tries++) {
       const flight: Flight = {
         batch,
         startedAtMs: clock.monotonic(),
@@ -149,13 +202,42 @@ export class ConfluentProduceDriver implements ProduceDriver {
         done: Promise.withResolvers(),
         deadline: undefined,
       };
-      const refused = this.#handOver(flight);
-      if (refused === undefined) return flight.done.promise;
-      // The library looks for new partitions now and then; the metadata that chose this one knows better.
-      const known = refused === LOCAL.UNKNOWN_PARTITION && batch.partition < (this.partitions(batch.topic) ?? 0);
-      if (!known || clock.monotonic() + RETRY_MS >= batch.deadlineMs) return { baseOffset: -1n, attempts: 0, error: this.#error(flight, refused) };
-      await call((done) => this.#client.getMetadata({ topic: batch.topic, timeout: 1_000 }, done)).catch(() => {});
-      await pause(clock, RETRY_MS, this.#closing.signal);
+      try {
+        if (this.#worn && this.#flights.size === 0 && !this.#transactions) await this.#renew();
+        const refused = this.#handOver(flight);
+        if (refused === undefined) return await flight.done.promise;
+        await this.#remedy(refused, flight, tries);
+      } catch (error) {
+        return { baseOffset: -1n, attempts: 0, error: asTurnpikeError(error, 'INTERNAL', 'It could not be handed over.').withWritten('no') };
+      }
+    }
+  }
+
+  /** Resolves when another try may succeed. Rejects with why the library takes the batch not at all. */
+  async #remedy(number: number, flight: Flight, tries: number): Promise<void> {
+    const { context, control } = this.#parts;
+    const { batch } = flight;
+    if (context.clock.monotonic() + RETRY_MS >= batch.deadlineMs) throw this.#error(flight, number);
+    if (number === LOCAL.FATAL && !this.#transactions && tries < MOST_RENEWALS) {
+      this.#worn = true;
+      await this.#requireProducerId(flight);
+      if (this.#flights.size > 0) await pause(context.clock, RETRY_MS, this.#closing.signal); // They end with the old one.
+      return;
+    }
+    // What the library knows of a topic may be of the past: the metadata that chose the partition knows better.
+    const known = number === LOCAL.UNKNOWN_PARTITION && batch.partition < (this.partitions(batch.topic) ?? 0);
+    if (!known && (tries > 0 || !STALE.has(number))) throw this.#error(flight, number);
+    await control.metadata.refresh([batch.topic]);
+    await call((done) => this.#client.getMetadata({ topic: batch.topic, timeout: 1_000 }, done)).catch(() => {});
+    if (tries > 0) await pause(context.clock, RETRY_MS, this.#closing.signal);
+  }
+
+  /** Without one an idempotent producer ends for good; it is given to who may write to any topic. @throws TurnpikeError AUTHORIZATION_FAILED */
+  async #requireProducerId(flight: Flight): Promise<void> {
+    try {
+      await this.#parts.control.requireProducerId();
+    } catch (error) {
+      throw (error as TurnpikeError).code === 'AUTHORIZATION_FAILED' ? this.#error(flight, KAFKA.TOPIC_AUTHORIZATION_FAILED) : error;
     }
   }
 
@@ -171,6 +253,7 @@ export class ConfluentProduceDriver implements ProduceDriver {
       flight.waiting -= batch.records.length - index;
       break;
     }
+    this.#flights.add(flight);
     const { clock } = this.#parts.context;
     const ms = Math.max(batch.deadlineMs - clock.monotonic(), 0);
     flight.deadline = clock.after(ms, () => this.#tooLate(flight), { holds: true });
@@ -202,6 +285,7 @@ export class ConfluentProduceDriver implements ProduceDriver {
 
   async #conclude(flight: Flight): Promise<void> {
     flight.deadline?.[Symbol.dispose]();
+    this.#flights.delete(flight);
     const { batch, failed, offsets, logAppendTimeMs } = flight;
     if (failed.size === 0) {
       flight.done.resolve({ baseOffset: baseOf(offsets), attempts: 1, ...(logAppendTimeMs === undefined ? {} : { logAppendTimeMs }) });
@@ -210,6 +294,14 @@ export class ConfluentProduceDriver implements ProduceDriver {
     // KIP-467: the broker names the records that spoil the batch, and the library gives the others an error of its own.
     const rejected = [...failed].filter(([, number]) => number === KAFKA.INVALID_RECORD).map(([index]) => index);
     const number = [...failed.values()].find((n) => n !== LOCAL.INVALID_DIFFERENT_RECORD) ?? LOCAL.TRANSPORT;
+    if (number === LOCAL.FATAL) this.#worn = true;
+    if (number === LOCAL.FATAL && !this.#transactions) {
+      const denied = await this.#requireProducerId(flight).catch((error: TurnpikeError) => error);
+      if (denied) {
+        flight.done.resolve({ baseOffset: -1n, attempts: 1, error: denied });
+        return;
+      }
+    }
     const cause = number < 0 && !NEVER_SENT.has(number) ? await this.#parts.control.refusal().catch(() => undefined) : undefined;
     const error = this.#error(flight, number, cause);
     const some = rejected.length < batch.records.length && error.written === 'no' ? { rejected } : {};
@@ -217,24 +309,42 @@ export class ConfluentProduceDriver implements ProduceDriver {
   }
 
   /** The library may still deliver it; its reports then come to nobody. */
-  #tooLate({ batch, done }: Flight): void {
-    const { topic, partition } = batch;
-    const error = new TurnpikeError(
-      'DELIVERY_TIMEOUT',
-      `${topic}/${partition}: not acknowledged within the delivery timeout. The broker is slow or unreachable.`,
-      {
-        topic,
-        partition,
-        retriable: true,
-        written: 'unknown',
-      },
-    );
-    done.resolve({ baseOffset: -1n, attempts: 1, error });
+  #tooLate(flight: Flight): void {
+    this.#flights.delete(flight);
+    const { topic, partition } = flight.batch;
+    const text = `${topic}/${partition}: not acknowledged within the delivery timeout. The broker is slow or unreachable.`;
+    const error = new TurnpikeError('DELIVERY_TIMEOUT', text, { topic, partition, retriable: true, written: 'unknown' });
+    flight.done.resolve({ baseOffset: -1n, attempts: 1, error });
+  }
+
+  /** The library tries on until the delivery timeout; where it is the identity that is refused, no try helps. */
+  #diagnose(): void {
+    const { clock } = this.#parts.context;
+    const now = clock.monotonic();
+    if (this.#diagnosing || this.#closing.signal.aborted || now - this.#diagnosedAtMs < DIAGNOSE_MS) return;
+    this.#diagnosedAtMs = now;
+    this.#diagnosing = (async () => {
+      const refusal = await this.#parts.control.refusal();
+      if (!refusal || refusal.retriable) return;
+      for (const flight of this.#flights) {
+        flight.deadline?.[Symbol.dispose]();
+        flight.done.resolve({ baseOffset: -1n, attempts: 1, error: refusal.withWritten('unknown') });
+      }
+      this.#flights.clear();
+    })()
+      .catch(() => {})
+      .finally(() => {
+        this.#diagnosing = undefined;
+      });
   }
 
   #error(flight: Flight, number: number, cause?: TurnpikeError): TurnpikeError {
     const { identity } = this.#parts.context;
     const { topic, partition } = flight.batch;
+    if (this.#transactions && ENDED.has(number)) {
+      const text = `${topic}/${partition}: the transaction of the record can't be committed; abort() and begin again.`;
+      return new TurnpikeError('TRANSACTION_ABORTED', text, { topic, partition, written: 'no' });
+    }
     const written = this.#isCertain(flight, number) ? 'no' : 'unknown';
     return numberedError(number, { doing: `produce to ${topic}/${partition}`, topic, partition, principal: identity.principal, written }, cause);
   }

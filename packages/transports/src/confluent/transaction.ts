@@ -6,6 +6,8 @@ import { codeOf, KAFKA, LOCAL, libraryError } from './errors.ts';
 import { call, close, connectionConfig, type Done, type Library, listen, open, type RawConsumer, type RawProducer } from './library.ts';
 
 const RETRY_MS = 100;
+/** How long the abort of what is open at the close may take, in ms. */
+const ABORT_MS = 3_000;
 const FENCED: ReadonlySet<number> = new Set([LOCAL.FENCED, KAFKA.INVALID_PRODUCER_EPOCH, KAFKA.PRODUCER_FENCED]);
 
 interface Parts {
@@ -25,18 +27,19 @@ export class Transactions implements TransactionPort, AsyncDisposable {
   readonly #parts: Parts;
   /** Clients that stand for groups of which this link has no member. */
   readonly #stands = new Map<string, Promise<RawConsumer>>();
+  #begun = false;
+  #open = false;
 
   constructor(parts: Parts) {
     this.#parts = parts;
   }
 
-  /** Fences who had the transactional id before, and ends what it left open. */
-  init(): Promise<void> {
-    return this.#do('take over the transactional id', (ms, done) => this.#parts.client.initTransactions(ms, done));
-  }
-
-  begin(): Promise<void> {
-    return this.#do('begin a transaction', (_ms, done) => this.#parts.client.beginTransaction(done));
+  /** The first fences who had the transactional id before, and ends what it left open. */
+  async begin(): Promise<void> {
+    if (!this.#begun) await this.#do('take over the transactional id', (ms, done) => this.#parts.client.initTransactions(ms, done));
+    this.#begun = true;
+    await this.#do('begin a transaction', (_ms, done) => this.#parts.client.beginTransaction(done));
+    this.#open = true;
   }
 
   async sendOffsets(group: string, offsets: readonly CommitOffset[]): Promise<void> {
@@ -53,15 +56,19 @@ export class Transactions implements TransactionPort, AsyncDisposable {
     await this.#do(`commit offsets of ${group} with the transaction`, (ms, done) => client.sendOffsetsToTransaction(raw, member, ms, done), group);
   }
 
-  commit(): Promise<void> {
-    return this.#do('commit the transaction', (ms, done) => this.#parts.client.commitTransaction(ms, done));
+  async commit(): Promise<void> {
+    await this.#do('commit the transaction', (ms, done) => this.#parts.client.commitTransaction(ms, done));
+    this.#open = false;
   }
 
-  abort(): Promise<void> {
-    return this.#do('abort the transaction', (ms, done) => this.#parts.client.abortTransaction(ms, done));
+  async abort(): Promise<void> {
+    this.#open = false;
+    await this.#do('abort the transaction', (ms, done) => this.#parts.client.abortTransaction(ms, done));
   }
 
+  /** What is open is aborted, as far as the broker is there: nobody has to wait for its timeout. */
   async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#open) await call((done) => this.#parts.client.abortTransaction(ABORT_MS, done)).catch(() => {});
     const stands = await Promise.allSettled(this.#stands.values());
     await Promise.all(stands.map((stand) => (stand.status === 'fulfilled' ? close(stand.value, this.#parts.context) : undefined)));
   }
