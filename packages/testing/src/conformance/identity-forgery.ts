@@ -45,15 +45,39 @@ export class Forwarder implements AsyncDisposable {
   }
 }
 
+interface Change {
+  readonly tls?: TlsMaterial;
+  readonly token?: () => Promise<Token>;
+  readonly onChange?: Identity['onChange'];
+}
+
 /** The same identity with other TLS material, or another token. */
-export const altered = (identity: Identity, change: { readonly tls?: TlsMaterial; readonly token?: () => Promise<Token> }): Identity => ({
+export const altered = (identity: Identity, change: Change): Identity => ({
   kind: identity.kind,
   principal: identity.principal,
   tls: () => change.tls ?? identity.tls(),
   token: change.token ?? ((audience) => identity.token(audience)),
-  onChange: (listener) => identity.onChange(listener),
+  onChange: change.onChange ?? ((listener) => identity.onChange(listener)),
   http: identity.http,
 });
+
+/** An identity that has a new token every so many ms. A token's claim ends with a whole second, up to one before its life as the issuer tells it: nothing of five minutes, but a quarter of four seconds, and who
+ *  proves itself with the rest of such a token is asked again at once (a broker takes no two proofs of one connection within a second, KIP-368). */
+export async function renewing(identity: Identity, everyMs: number, issue: () => Promise<Token>): Promise<Identity & Disposable> {
+  const listeners = new Set<() => void>();
+  let token = await issue();
+  const timer = setInterval(() => {
+    void issue().then((next) => {
+      token = next;
+      for (const listener of listeners) listener();
+    });
+  }, everyMs);
+  const onChange = (listener: () => void): Disposable => {
+    listeners.add(listener);
+    return { [Symbol.dispose]: () => listeners.delete(listener) };
+  };
+  return Object.assign(altered(identity, { token: async () => token, onChange }), { [Symbol.dispose]: () => clearInterval(timer) });
+}
 
 /** What a token says, signed by a key that no issuer has published. */
 export async function forged(token: Token): Promise<Token> {
