@@ -27,6 +27,8 @@ export class ConsumerBench implements AsyncDisposable {
   /** Of every assignment and revocation, in order. */
   readonly changes: { readonly kind: 'assigned' | 'revoked' | 'lost'; readonly partitions: readonly TopicPartition[] }[] = [];
   failure: TurnpikeError | undefined;
+  /** A case that has failed leaves loops behind: they end with it. */
+  closed = false;
   readonly #hooks: ConsumerHooks;
   /** Where reading goes on, by partition. */
   readonly #next = new Map<string, CommitOffset>();
@@ -121,6 +123,7 @@ export class ConsumerBench implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.closed = true;
     await this.port[Symbol.asyncDispose]();
   }
 

@@ -34,6 +34,8 @@ export interface ConformanceCase {
   readonly row: string;
   /** Among the few that show within a minute whether a transport works at all. */
   readonly quick: boolean;
+  /** Looks at what the whole process holds, so nothing may run beside it. The others may run side by side. */
+  readonly alone: boolean;
   /** Rejects with what is wrong, at the latest after a minute. */
   run(): Promise<CaseOutcome>;
 }
@@ -67,6 +69,7 @@ export interface CaseDefinition {
   /** What `requireCapabilities()` must refuse where the capability is missing and connect() has no option for it. */
   readonly requires?: { readonly producer?: Partial<CompiledProducerOptions>; readonly consumer?: Partial<CompiledConsumerOptions> };
   readonly quick?: boolean;
+  readonly alone?: boolean;
   /** Rejects with what is wrong. What it has opened through the bench is closed afterwards. */
   run(bench: Bench): Promise<void>;
 }
@@ -92,6 +95,7 @@ export function suiteOf(definitions: readonly CaseDefinition[], make: () => Tran
     name: definition.name,
     row: definition.row,
     quick: definition.quick ?? false,
+    alone: definition.alone ?? false,
     run: () => (lacking(definition) ? refuse(under, definition) : perform(grounds, definition)),
   }));
   const rows = [...Map.groupBy(definitions, (d) => d.row)].map(([row, of]) => ({ row, support: together(of.map(supportOf)) }));

@@ -68,7 +68,7 @@ export class Member {
   readonly name: string;
   readonly #ledger: Ledger;
   /** Of the partitions that it may handle: where handling goes on, and whether that is committed. */
-  readonly #lanes = new Map<string, { offset: CommitOffset | undefined; dirty: boolean }>();
+  readonly #lanes = new Map<string, { offset: CommitOffset | undefined; dirty: boolean; revoked: boolean }>();
   readonly #stop = new AbortController();
   #running: Promise<void> | undefined;
   #commits: Promise<void> = Promise.resolve();
@@ -117,12 +117,14 @@ export class Member {
 
   #assigned(tps: readonly TopicPartition[]): void {
     this.#ledger.change(this.name, 'assigned', tps);
-    for (const tp of tps) this.#lanes.set(keyOf(tp), { offset: undefined, dirty: false });
+    for (const tp of tps) this.#lanes.set(keyOf(tp), { offset: undefined, dirty: false, revoked: false });
   }
 
   async #revoked(tps: readonly TopicPartition[]): Promise<void> {
     const keys = tps.map(keyOf);
     const lanes = keys.map((key) => this.#lanes.get(key));
+    // What comes while the commit is under way would be handled, and not committed.
+    for (const lane of lanes) if (lane) lane.revoked = true;
     await this.#commit(keys);
     // It may have been lost, and assigned anew, meanwhile.
     for (const [i, key] of keys.entries()) if (this.#lanes.get(key) === lanes[i]) this.#lanes.delete(key);
@@ -134,7 +136,7 @@ export class Member {
     joined.catch(() => {});
     let committedAt = performance.now();
     try {
-      while (!this.#stop.signal.aborted) {
+      while (!this.#stop.signal.aborted && !this.consumer.closed) {
         if (this.consumer.failure) throw this.consumer.failure;
         for (const batch of await this.consumer.poll(POLL_MS, this.#stop.signal)) this.#handle(batch);
         if (performance.now() - committedAt < COMMIT_EVERY_MS) continue;
@@ -150,7 +152,7 @@ export class Member {
 
   #handle(batch: FetchedBatch): void {
     const lane = this.#lanes.get(keyOf(batch));
-    if (!lane) return; // Revoked since it was fetched: another member reads it.
+    if (!lane || lane.revoked) return; // Revoked since it was fetched: another member reads it.
     for (const record of batch.records) this.#ledger.record(this.name, record);
     lane.offset = { topic: batch.topic, partition: batch.partition, offset: batch.nextOffset };
     lane.dirty = true;

@@ -210,6 +210,7 @@ export const lifecycle: readonly CaseDefinition[] = [
     row: 'Close while the broker is gone',
     name: 'closes producer, consumer and link within 10 s of the death of the broker, with records in flight that end with an error',
     needs: 'broker',
+    alone: true, // It stops the broker that the others of its kind use.
     run: (bench) => closeWithoutBroker(bench, 'kill'),
   }),
 
@@ -217,6 +218,7 @@ export const lifecycle: readonly CaseDefinition[] = [
     row: 'Close while the broker is gone',
     name: 'closes them within 10 s though the broker is there and says nothing',
     needs: 'broker',
+    alone: true, // It stops the broker that the others of its kind use.
     run: (bench) => closeWithoutBroker(bench, 'pause'),
   }),
 
@@ -224,6 +226,7 @@ export const lifecycle: readonly CaseDefinition[] = [
     row: 'Broker restart',
     name: 'loses nothing and writes nothing twice while a broker restarts, producing and consuming',
     needs: 'broker',
+    alone: true, // It stops the broker that the others of its kind use.
     run: async (bench) => {
       const { platform, node } = await fragile(bench);
       const topic = await bench.topic('t', { partitions: 2, platform });
@@ -260,6 +263,7 @@ export const lifecycle: readonly CaseDefinition[] = [
 
   define({
     row: 'Back to the start',
+    alone: true,
     name: 'gives back memory, handles, threads and files after 100 producers and consumers on one link, and 20 links',
     run: async (bench) => {
       const topic = await bench.topic();
