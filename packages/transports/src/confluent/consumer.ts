@@ -429,20 +429,19 @@ export class ConfluentConsumer implements ConsumerPort {
     const { context, options } = this.#parts;
     const number = error.code;
     context.logger.debug('confluent.consume_failed', { group: this.group, number });
-    if (number === KAFKA.GROUP_AUTHORIZATION_FAILED || number === KAFKA.TOPIC_AUTHORIZATION_FAILED) this.#fail(this.#denied(number, error));
+    if (number === KAFKA.GROUP_AUTHORIZATION_FAILED || number === KAFKA.TOPIC_AUTHORIZATION_FAILED) void this.#denied(number, error);
     else if (number === LOCAL.AUTO_OFFSET_RESET || number === LOCAL.NO_OFFSET) {
       if (options.startAt === 'fail') void this.#requireCommitted(error);
     } else if (number === KAFKA.FENCED_INSTANCE_ID || number === LOCAL.FATAL) this.#fail(this.#fenced(error));
     else this.#diagnose();
   }
 
-  /** The library doesn't say which topic; of several, who reads the message has to look. */
-  #denied(number: number, cause: LibrdKafkaError): TurnpikeError {
-    const { principal } = this.#parts.context.identity;
-    const topics = number === KAFKA.TOPIC_AUTHORIZATION_FAILED ? this.#topics : [];
-    const doing = `read ${topics.length > 1 ? `one of ${topics.join(', ')}` : (topics[0] ?? '')}`.trim();
-    const [topic] = topics.length === 1 ? topics : [];
-    return numberedError(number, { doing: `${doing} as ${this.group}`, group: this.group, principal, ...(topic === undefined ? {} : { topic }) }, cause);
+  /** The library doesn't say which topic it may not read. */
+  async #denied(number: number, cause: LibrdKafkaError): Promise<void> {
+    const { context, control } = this.#parts;
+    const { principal } = context.identity;
+    const [topic] = number === KAFKA.TOPIC_AUTHORIZATION_FAILED ? await control.metadata.denied('read', this.#topics).catch(() => []) : [];
+    this.#fail(topic ?? numberedError(number, { doing: `read ${this.#topics.join(', ')} as ${this.group}`, group: this.group, principal }, cause));
   }
 
   #fenced(cause: LibrdKafkaError): TurnpikeError {

@@ -37,6 +37,7 @@ const NEVER_SENT: ReadonlySet<number> = new Set([LOCAL.UNKNOWN_PARTITION, LOCAL.
 
 /** What the library remembers of a topic and a cluster may have changed. */
 const STALE: ReadonlySet<number> = new Set([LOCAL.UNKNOWN_PARTITION, LOCAL.UNKNOWN_TOPIC, KAFKA.UNKNOWN_TOPIC_OR_PARTITION, KAFKA.TOPIC_AUTHORIZATION_FAILED]);
+const GIVEN_UP: ReadonlySet<number> = new Set([LOCAL.FATAL, LOCAL.PURGE_QUEUE, LOCAL.PURGE_INFLIGHT]);
 /** Of records of a transaction that has failed: nobody will read them. */
 const ENDED: ReadonlySet<number> = new Set([LOCAL.PURGE_QUEUE, LOCAL.PURGE_INFLIGHT, LOCAL.STATE, LOCAL.FATAL]);
 
@@ -93,7 +94,17 @@ export class ConfluentProduceDriver implements ProduceDriver {
     this.#parts = parts;
     this.#client = this.#create();
     if (transactionalId !== undefined)
-      this.transaction = this.#transactions = new Transactions({ ...parts, client: this.#client, transactionalId, closing: this.#closing.signal });
+      this.transaction = this.#transactions = new Transactions({
+        ...parts,
+        client: () => this.#client,
+        renew: async () => {
+          if (!this.#worn) return false;
+          await this.#renew();
+          return true;
+        },
+        transactionalId,
+        closing: this.#closing.signal,
+      });
     this.#changes = context.identity.onChange(() => {
       if (context.identity.kind === 'mtls') this.#worn = true;
     });
@@ -294,13 +305,25 @@ export class ConfluentProduceDriver implements ProduceDriver {
     // KIP-467: the broker names the records that spoil the batch, and the library gives the others an error of its own.
     const rejected = [...failed].filter(([, number]) => number === KAFKA.INVALID_RECORD).map(([index]) => index);
     const number = [...failed.values()].find((n) => n !== LOCAL.INVALID_DIFFERENT_RECORD) ?? LOCAL.TRANSPORT;
-    if (number === LOCAL.FATAL) this.#worn = true;
-    if (number === LOCAL.FATAL && !this.#transactions) {
+    // After a record that is refused, the library leaves a gap in the sequence of its transactional id, at which the next transaction would fail.
+    if (this.#transactions) this.#worn = true;
+    // Where the library gives up its producer, it drops what it has of it.
+    if (GIVEN_UP.has(number) && !this.#transactions && !this.#closing.signal.aborted) {
+      this.#worn = true;
       const denied = await this.#requireProducerId(flight).catch((error: TurnpikeError) => error);
       if (denied) {
         flight.done.resolve({ baseOffset: -1n, attempts: 1, error: denied });
         return;
       }
+      if (failed.size === batch.records.length && [...failed.values()].every((n) => n === LOCAL.PURGE_QUEUE)) {
+        await pause(this.#parts.context.clock, RETRY_MS, this.#closing.signal);
+        flight.done.resolve(this.#send(batch));
+        return;
+      }
+    }
+    if (this.#transactions && ENDED.has(number)) {
+      flight.done.resolve({ baseOffset: -1n, attempts: 1, error: await this.#endedWith(flight, number) });
+      return;
     }
     const cause = number < 0 && !NEVER_SENT.has(number) ? await this.#parts.control.refusal().catch(() => undefined) : undefined;
     const error = this.#error(flight, number, cause);
@@ -341,12 +364,18 @@ export class ConfluentProduceDriver implements ProduceDriver {
   #error(flight: Flight, number: number, cause?: TurnpikeError): TurnpikeError {
     const { identity } = this.#parts.context;
     const { topic, partition } = flight.batch;
-    if (this.#transactions && ENDED.has(number)) {
-      const text = `${topic}/${partition}: the transaction of the record can't be committed; abort() and begin again.`;
-      return new TurnpikeError('TRANSACTION_ABORTED', text, { topic, partition, written: 'no' });
-    }
     const written = this.#isCertain(flight, number) ? 'no' : 'unknown';
     return numberedError(number, { doing: `produce to ${topic}/${partition}`, topic, partition, principal: identity.principal, written }, cause);
+  }
+
+  /** Why a record was dropped with its transaction, which may have failed at another one. */
+  async #endedWith(flight: Flight, number: number): Promise<TurnpikeError> {
+    const { topic, partition } = flight.batch;
+    const cause = await this.#transactions?.failure();
+    const [denied] = cause === KAFKA.TOPIC_AUTHORIZATION_FAILED ? await this.#parts.control.metadata.denied('write', [topic]).catch(() => []) : [];
+    if (denied) return denied;
+    const text = `${topic}/${partition}: the transaction of the record can't be committed; abort() and begin again.`;
+    return new TurnpikeError('TRANSACTION_ABORTED', text, { topic, partition, written: 'no', cause: this.#error(flight, cause ?? number) });
   }
 
   /** Whether nothing of the batch stands in the log. The library doesn't say how often it has tried; without trouble, and within the time of one request, it was once. */

@@ -17,7 +17,9 @@ interface Parts {
   readonly options: CompiledProducerOptions;
   readonly metadataMaxAgeMs: number;
   readonly memberOf: (group: string) => RawConsumer | undefined;
-  readonly client: RawProducer;
+  readonly client: () => RawProducer;
+  /** Another client where the one at hand is worn; resolves with whether there is. */
+  readonly renew: () => Promise<boolean>;
   readonly transactionalId: string;
   readonly closing: AbortSignal;
 }
@@ -27,6 +29,7 @@ export class Transactions implements TransactionPort, AsyncDisposable {
   readonly #parts: Parts;
   /** Clients that stand for groups of which this link has no member. */
   readonly #stands = new Map<string, Promise<RawConsumer>>();
+  /** It has its producer id. */
   #begun = false;
   #open = false;
 
@@ -36,10 +39,19 @@ export class Transactions implements TransactionPort, AsyncDisposable {
 
   /** The first fences who had the transactional id before, and ends what it left open. */
   async begin(): Promise<void> {
-    if (!this.#begun) await this.#do('take over the transactional id', (ms, done) => this.#parts.client.initTransactions(ms, done));
+    // Only after a transaction that has ended: what is fenced must not come back and fence the other.
+    if (!this.#open && (await this.#parts.renew())) this.#begun = false;
+    if (!this.#begun) await this.#do('take over the transactional id', (ms, done) => this.#parts.client().initTransactions(ms, done));
     this.#begun = true;
-    await this.#do('begin a transaction', (_ms, done) => this.#parts.client.beginTransaction(done));
+    await this.#do('begin a transaction', (_ms, done) => this.#parts.client().beginTransaction(done));
     this.#open = true;
+  }
+
+  /** The error number at which the open transaction has failed; undefined = it has not. Asked by a step that a failed transaction refuses with it, and any open one refuses. */
+  async failure(): Promise<number | undefined> {
+    if (!this.#open) return undefined;
+    const number = await call((done) => this.#parts.client().beginTransaction(done)).then(() => undefined, codeOf);
+    return number === LOCAL.STATE ? undefined : number;
   }
 
   async sendOffsets(group: string, offsets: readonly CommitOffset[]): Promise<void> {
@@ -53,22 +65,22 @@ export class Transactions implements TransactionPort, AsyncDisposable {
       ...(leaderEpoch === undefined ? {} : { leaderEpoch }),
       ...(metadata === undefined ? {} : { metadata }),
     }));
-    await this.#do(`commit offsets of ${group} with the transaction`, (ms, done) => client.sendOffsetsToTransaction(raw, member, ms, done), group);
+    await this.#do(`commit offsets of ${group} with the transaction`, (ms, done) => client().sendOffsetsToTransaction(raw, member, ms, done), group);
   }
 
   async commit(): Promise<void> {
-    await this.#do('commit the transaction', (ms, done) => this.#parts.client.commitTransaction(ms, done));
+    await this.#do('commit the transaction', (ms, done) => this.#parts.client().commitTransaction(ms, done));
     this.#open = false;
   }
 
   async abort(): Promise<void> {
+    await this.#do('abort the transaction', (ms, done) => this.#parts.client().abortTransaction(ms, done));
     this.#open = false;
-    await this.#do('abort the transaction', (ms, done) => this.#parts.client.abortTransaction(ms, done));
   }
 
   /** What is open is aborted, as far as the broker is there: nobody has to wait for its timeout. */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#open) await call((done) => this.#parts.client.abortTransaction(ABORT_MS, done)).catch(() => {});
+    if (this.#open) await call((done) => this.#parts.client().abortTransaction(ABORT_MS, done)).catch(() => {});
     const stands = await Promise.allSettled(this.#stands.values());
     await Promise.all(stands.map((stand) => (stand.status === 'fulfilled' ? close(stand.value, this.#parts.context) : undefined)));
   }

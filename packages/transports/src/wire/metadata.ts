@@ -28,6 +28,8 @@ type Response = Awaited<ReturnType<typeof metadataV12.api.async>>;
 /** A topic that was created a moment ago may not be known to every broker yet. */
 const UNKNOWN_TOPIC_PATIENCE_MS = 1_500;
 const RETRY_MS = 100;
+/** Of `topicAuthorizedOperations` (KIP-430), by AclOperation's codes. */
+const OPERATION_BITS = { read: 1 << 3, write: 1 << 4 } as const;
 
 /** Where brokers and leaders are, as one identity may see it. */
 export class Metadata {
@@ -140,6 +142,15 @@ export class Metadata {
     return { topics, errors };
   }
 
+  /** Of these topics those that this identity may not read, or write; the broker tells so with TOPIC_AUTHORIZATION_FAILED (29). */
+  async denied(operation: keyof typeof OPERATION_BITS, names: readonly string[]): Promise<readonly TurnpikeError[]> {
+    const { principal } = this.#context.identity;
+    const { topics } = await this.#request(names, { rights: true });
+    const isDenied = (t: Response['topics'][number]) =>
+      t.errorCode === 29 || (t.errorCode === 0 && (t.topicAuthorizedOperations & OPERATION_BITS[operation]) === 0);
+    return topics.filter(isDenied).map(({ name }) => brokerError(29, { doing: `${operation} ${name}`, topic: name ?? '', principal, written: 'no' }));
+  }
+
   close(): void {
     this.#closed = true;
     this.#timer?.[Symbol.dispose]();
@@ -161,11 +172,11 @@ export class Metadata {
     return errors;
   }
 
-  async #request(names: readonly string[] | null): Promise<Response> {
+  async #request(names: readonly string[] | null, { rights = false } = {}): Promise<Response> {
     let last: unknown;
     for (const address of this.addresses()) {
       try {
-        const response = this.#learn(await this.#from(address, names));
+        const response = this.#learn(await this.#from(address, names, rights));
         this.#silent.delete(textOf(address));
         return response;
       } catch (error) {
@@ -178,9 +189,9 @@ export class Metadata {
     throw last ?? new TurnpikeError('CONFIG_INVALID', `The cluster ${this.#context.cluster.name} has no address in its descriptor.`);
   }
 
-  async #from(address: Address, names: readonly string[] | null): Promise<Response> {
+  async #from(address: Address, names: readonly string[] | null, rights: boolean): Promise<Response> {
     try {
-      return await this.#connections.call(address, 'metadata', metadataV12.api, [names as string[], false, false], {
+      return await this.#connections.call(address, 'metadata', metadataV12.api, [names as string[], false, rights], {
         doing: 'ask for its metadata',
         written: 'no',
       });
