@@ -339,6 +339,10 @@ export const identity: readonly CaseDefinition[] = [
         'TOKEN_UNAVAILABLE',
       );
       assert.equal(error.retriable, true);
+      // The last try is cut short by the timeout, and knows less than the one before.
+      let asked = 0;
+      const stuck = (): Promise<Token> => (asked++ === 0 ? Promise.reject(gone) : new Promise(() => {}));
+      await assertNoLink(bench, { kind: 'oauth', connectTimeoutMs: 1_500, identity: altered(good, { token: stuck }) }, 'TOKEN_UNAVAILABLE');
     },
   }),
 

@@ -34,12 +34,14 @@ export class Control implements AsyncDisposable {
     const { clock, cluster, connectTimeoutMs, logger } = context;
     const control = new Control(context, metadataMaxAgeMs);
     const until = clock.monotonic() + connectTimeoutMs;
+    let last: unknown;
     try {
       for (;;) {
         try {
-          await answerBefore(until, clock, control.metadata.refresh(), cluster.name);
+          await answerBefore(until, clock, control.metadata.refresh(), () => last ?? unanswered(cluster.name));
           return control;
         } catch (error) {
+          last = error;
           // A broker that is just restarting deserves a second try; a refused identity doesn't.
           if (!(error as TurnpikeError).retriable || clock.monotonic() + RETRY_MS >= until) throw error;
           logger.debug('broker.unavailable', { cluster: cluster.name, message: (error as Error).message });
@@ -133,15 +135,14 @@ export class Control implements AsyncDisposable {
   }
 }
 
-/** Several addresses that swallow what they get would each take their own timeout. */
-async function answerBefore(until: number, clock: Clock, answer: Promise<unknown>, cluster: string): Promise<void> {
+/** Several addresses that swallow what they get would each take their own timeout. A try that is cut short knows less than the one before it: where no token was to be had, that is why. */
+async function answerBefore(until: number, clock: Clock, answer: Promise<unknown>, whyNot: () => unknown): Promise<void> {
   const over = new AbortController();
   const late = pause(clock, Math.max(until - clock.monotonic(), 0), over.signal).then(() => {
-    if (!over.signal.aborted)
-      throw new TurnpikeError('BROKER_UNAVAILABLE', `No broker of ${cluster} answered in time; check the addresses in its descriptor.`, {
-        cluster,
-        retriable: true,
-      });
+    if (!over.signal.aborted) throw whyNot();
   });
   await Promise.race([answer, late]).finally(() => over.abort());
 }
+
+const unanswered = (cluster: string): TurnpikeError =>
+  new TurnpikeError('BROKER_UNAVAILABLE', `No broker of ${cluster} answered in time; check the addresses in its descriptor.`, { cluster, retriable: true });
