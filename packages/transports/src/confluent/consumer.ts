@@ -112,7 +112,10 @@ export class ConfluentConsumer implements ConsumerPort {
     this.#client = client;
     await open(client, context, control);
     this.#token = keepToken(client, context);
-    if (this.#stop.signal.aborted) return close(client, context);
+    if (this.#stop.signal.aborted) {
+      await this.#closing; // Closes it, if it was there to be closed.
+      return close(client, context);
+    }
     client.setDefaultConsumeTimeout(0);
     client.subscribe([...topics]);
     this.#refreshed = control.metadata.onRefresh(() => this.#lookForGone());
