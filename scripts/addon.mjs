@@ -23,7 +23,7 @@ const LIBRARIES = [
 export class AddonMissing extends Error {}
 
 /** Resolves with whether there was something to do. @throws AddonMissing */
-export async function ensureAddon({ root, node, say, cache = cacheFolder(), env = process.env }) {
+export async function ensureAddon({ root, node, say, cache = cacheFolder(), env = process.env, platform = process.platform }) {
   const folder = realpathSync(path.join(root, 'packages/transports/node_modules', ...NAME.split('/')));
   const key = keyOf(folder, node);
   const stamp = path.join(folder, 'build', '.turnpike-addon');
@@ -32,7 +32,9 @@ export async function ensureAddon({ root, node, say, cache = cacheFolder(), env 
   if (existsSync(kept) && place(kept, folder, node)) {
     say("took Confluent's addon from the cache");
   } else {
-    requireLinux(process.platform);
+    if (platform !== 'linux')
+      throw new AddonMissing(`Confluent's addon is built here on Linux only (this is ${platform}).
+Fetch Confluent's own binary: npx pnpm rebuild ${NAME}`);
     requireTools(env);
     requireLibraries({ say, env });
     const log = `${kept}.log`;
@@ -71,12 +73,6 @@ function place(kept, folder, node) {
     renameSync(`${to}.new-${process.pid}`, to);
   }
   return spawnSync(node, ['-e', 'require("./librdkafka.js")'], { cwd: folder }).status === 0;
-}
-
-export function requireLinux(platform) {
-  if (platform === 'linux') return;
-  throw new AddonMissing(`Confluent's addon is built here on Linux only (this is ${platform}).
-Fetch Confluent's own binary: npx pnpm rebuild ${NAME}`);
 }
 
 function requireTools(env) {

@@ -20,7 +20,7 @@ export const commands = {
 };
 
 /** What `--transport` takes. */
-export const TRANSPORTS = ['wire', 'confluent', 'kafkajs'];
+const TRANSPORTS = ['wire', 'confluent', 'kafkajs'];
 /** The options of the test runner whose next argument is theirs, not the name of a file. */
 const WITH_VALUE = ['-t', '--testNamePattern', '--reporter', '--project', '--retry', '--bail'];
 

@@ -78,7 +78,7 @@ export class LibraryClient implements Disposable {
         ({ namespace, log }) => {
           const facts: Record<string, unknown> = { namespace, message: log.message };
           for (const name of LOGGED) if (['string', 'number'].includes(typeof log[name])) facts[name] = log[name];
-          logger.debug('kafkajs', facts);
+          logger.debug('kafkajs.log', facts);
         },
       socketFactory: ({ host, port, onConnect }) => this.#socket(host, port, onConnect),
     });
