@@ -19,6 +19,8 @@ import { Transactions } from './transaction.ts';
 /** How long a flush holds its lane where a partition of it is in trouble, in ms: the others of its leader go on without it. */
 const LANE_MS = 1_000;
 const RETRY_MS = 100;
+/** How long the library takes a flush for one, in ms: its threads have looked by then. What it misses goes when it has lingered. */
+const FLUSH_MS = 5;
 /** How often at most a refused identity is looked for while records wait, in ms. */
 const DIAGNOSE_MS = 1_500;
 const MOST_RENEWALS = 3;
@@ -71,7 +73,7 @@ export interface DriverParts {
   readonly onClosed: () => void;
 }
 
-/** Hands batches to librdkafka record by record, with a linger that makes one batch of each again, and waits for the delivery reports. */
+/** Hands batches to librdkafka record by record, so that one batch of each is made again, and waits for the delivery reports. */
 export class ConfluentProduceDriver implements ProduceDriver {
   readonly transaction?: TransactionPort;
   readonly #parts: DriverParts;
@@ -138,6 +140,7 @@ export class ConfluentProduceDriver implements ProduceDriver {
   async produce(_lane: number, batches: readonly ProduceBatch[]): Promise<readonly (ProduceOutcome | Promise<ProduceOutcome>)[]> {
     const { clock } = this.#parts.context;
     const outcomes = batches.map((batch) => this.#send(batch));
+    this.#sendNow();
     const over = new AbortController();
     await Promise.race([Promise.all(outcomes), pause(clock, LANE_MS, over.signal)]);
     over.abort();
@@ -195,6 +198,11 @@ export class ConfluentProduceDriver implements ProduceDriver {
       this.#renewing = undefined;
     });
     return this.#renewing;
+  }
+
+  /** What was handed over in this turn goes at once, each batch as one: the library lingers, but for the moment of a flush. */
+  #sendNow(): void {
+    if (this.#client.isConnected()) this.#client.flush(FLUSH_MS, () => {});
   }
 
   async #send(batch: ProduceBatch): Promise<ProduceOutcome> {
@@ -411,8 +419,8 @@ function producerConfig(options: CompiledProducerOptions) {
     'enable.idempotence': idempotent,
     ...(transactionalId === undefined ? {} : { 'transactional.id': transactionalId, 'transaction.timeout.ms': transactionTimeoutMs }),
     'max.in.flight.requests.per.connection': idempotent ? Math.min(maxInFlight, 5) : maxInFlight,
-    // What was handed over in one turn becomes one batch; the accumulator has gathered before.
-    'linger.ms': '0.5',
+    // Longer than a turn takes to hand over its batches, so that each becomes one of the library's again: a flush sends them.
+    'linger.ms': 50,
     'batch.num.messages': 1_000_000,
     'batch.size': Math.min(maxBatchBytes + 1024 * 1024, 2_147_483_647),
     'message.max.bytes': 1_000_000_000,
