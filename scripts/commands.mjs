@@ -27,7 +27,9 @@ const WITH_VALUE = ['-t', '--testNamePattern', '--reporter', '--project', '--ret
 /** Whether a command runs something over Confluent's client, whose native addon is built for those alone. @throws Usage */
 export function needsAddon(name, { args, root }) {
   if (name === 'setup' || name === 'quickstart') return transportIn(args) === 'confluent';
-  if (name === 'prove' && args[0] === 'conformance') return (transportIn(args) ?? 'confluent') === 'confluent';
+  // The proof has transports of its own, takes several, and says itself what there is not.
+  if (name === 'prove' && args[0] === 'conformance')
+    return !args.some((arg) => arg.startsWith('--transport')) || args.some((arg) => /^(--transport=)?confluent$/.test(arg));
   if (name !== 'test') return false;
   const named = args.filter((arg, i) => !arg.startsWith('-') && !WITH_VALUE.includes(args[i - 1] ?? ''));
   const tests = readdirSync(path.join(root, 'test'), { recursive: true }).filter((file) => /(confluent|conformance|quickstart)[^/]*\.test\.ts$/.test(file));
