@@ -40,9 +40,9 @@ afterAll(async () => {
   await platform?.[Symbol.asyncDispose]();
 });
 
-const open = (transport: Transport = confluentTransport({ metadataMaxAgeMs: 1_000 }), as: Identity = identity): Promise<Link> =>
+const open = (transport: Transport = confluentTransport({ metadataMaxAgeMs: 1_000 }), as: Identity = identity, at: Platform = platform): Promise<Link> =>
   transport.connect({
-    cluster: { name: 'local', id: platform.cluster?.id ?? '', bootstrap: platform.cluster?.bootstrap.mtls ?? [] },
+    cluster: { name: 'local', id: at.cluster?.id ?? '', bootstrap: at.cluster?.bootstrap.mtls ?? [] },
     identity: as,
     clientId: 'confluent-test',
     connectTimeoutMs: 10_000,
@@ -311,6 +311,49 @@ describe('confluent: what is read', () => {
     const second = await Reader.join('r.static', link, 'r.static.group', { instanceId: 'one' });
     await expect.poll(() => first.failure, { timeout: 20_000 }).toMatchObject({ code: 'MEMBERSHIP_LOST', message: expect.stringContaining('one') });
     expect(second.failure).toBeUndefined();
+  });
+});
+
+describe('confluent: certificates', () => {
+  it('reads on with the next certificate where the broker takes the one of the beginning no more', async () => {
+    await using own = await startPlatform();
+    await using its = await Desk.open(own);
+    await its.topic('m.t', { partitions: 1 });
+    await its.allow('m', { write: ['m.t'], read: ['m.t'], groups: ['m.group'] });
+    const issue = async (seconds: number) => {
+      const { cert, key } = await own.certificates.issue({ commonName: 'm', notAfter: new Date(Date.now() + seconds * 1_000) });
+      return { ca: own.certificates.ca, cert, key };
+    };
+    const listeners = new Set<() => void>();
+    let tls = await issue(5);
+    const expiresAtMs = Date.now() + 5_000;
+    const short: Identity = {
+      kind: 'mtls',
+      principal: 'm',
+      tls: () => tls,
+      token: () => identity.token(),
+      onChange: (listener) => {
+        listeners.add(listener);
+        return { [Symbol.dispose]: () => listeners.delete(listener) };
+      },
+      http: identity.http,
+    };
+    await using link = await open(undefined, short, own);
+    await using producer = await link.producer(compileProducerOptions());
+    await send(producer, { topic: 'm.t', value: 'before' });
+    // The group waits for the session of the member that can't come back, nor leave.
+    const reader = await Reader.join('m.t', link, 'm.group', { sessionTimeoutMs: 6_000 });
+    await reader.untilCount(1);
+    await reader.port.commit([{ topic: 'm.t', partition: 0, offset: 1n }]);
+    tls = await issue(3_600);
+    for (const listener of listeners) listener();
+    await pause(systemClock, expiresAtMs + 1_000 - Date.now());
+    const [node] = own.nodes;
+    await node?.stop(); // Every connection has to be made anew.
+    await node?.start();
+    await send(producer, { topic: 'm.t', value: 'after' });
+    await reader.untilCount(2);
+    expect(reader.values).toEqual(['before', 'after']);
   });
 });
 

@@ -60,6 +60,9 @@ export class ConfluentConsumer implements ConsumerPort {
   #topics: readonly string[] = [];
   #refreshed: Disposable | undefined;
   #token: Disposable | undefined;
+  #changes: Disposable | undefined;
+  /** Its client speaks with a certificate of the past. */
+  #worn = false;
   #running: Promise<void> = Promise.resolve();
   /** Calls that change what the library reads don't overlap one that reads. */
   #turn: Promise<unknown> = Promise.resolve();
@@ -75,6 +78,9 @@ export class ConfluentConsumer implements ConsumerPort {
   #refusal: TurnpikeError | undefined;
   #failure: TurnpikeError | undefined;
   #diagnosing: Promise<void> | undefined;
+  #nextDiagnosis: Disposable | undefined;
+  /** Something has gone wrong since its cause was last looked for. */
+  #troubled = false;
   #diagnosedAtMs = Number.NEGATIVE_INFINITY;
   #closing: Promise<void> | undefined;
 
@@ -90,36 +96,25 @@ export class ConfluentConsumer implements ConsumerPort {
   }
 
   async subscribe(topics: readonly string[], listener: AssignmentListener): Promise<void> {
-    const { context, control, library, options, metadataMaxAgeMs } = this.#parts;
+    const { context, control } = this.#parts;
     this.#listener = listener;
     this.#topics = topics;
     // Asked first: the library would go on asking for what it is denied, and say nothing.
     await control.metadata.require(topics);
     await control.requireGroup(this.group);
-    const config: Config = {
-      ...connectionConfig(context, metadataMaxAgeMs, this.#stop.signal),
-      ...consumerConfig(options),
-      rebalance_cb: (error: LibrdKafkaError | undefined, partitions: readonly TopicPartition[]) => this.#rebalance(codeOf(error), partitions),
-      offset_commit_cb: (error: LibrdKafkaError | undefined, offsets: readonly PartitionOffset[]) => this.#committed(error, offsets),
-      queue_non_empty_cb: () => {
-        this.#news = true;
-        this.#wake();
-      },
-    };
-    const client = new library.KafkaConsumer(config, { 'auto.offset.reset': options.startAt === 'fail' ? 'error' : options.startAt });
-    listen(client, context, { trouble: () => this.#diagnose() });
-    client.on('partition.eof', (eof: PartitionOffset) => this.#ends.push(eof));
+    const client = this.#create();
     this.#client = client;
     await open(client, context, control);
-    this.#token = keepToken(client, context);
     if (this.#stop.signal.aborted) {
       await this.#closing; // Closes it, if it was there to be closed.
       return close(client, context);
     }
-    client.setDefaultConsumeTimeout(0);
-    client.subscribe([...topics]);
+    this.#begin(client);
     this.#refreshed = control.metadata.onRefresh(() => this.#lookForGone());
-    this.#running = this.#run(client);
+    this.#changes = context.identity.onChange(() => {
+      if (context.identity.kind === 'mtls') this.#worn = true;
+    });
+    this.#running = this.#run();
     await this.#joined.promise;
   }
 
@@ -221,23 +216,80 @@ export class ConfluentConsumer implements ConsumerPort {
       this.#joined.resolve();
       this.#refreshed?.[Symbol.dispose]();
       this.#token?.[Symbol.dispose]();
+      this.#changes?.[Symbol.dispose]();
+      this.#nextDiagnosis?.[Symbol.dispose]();
       this.#wake();
       await this.#running;
       await this.#turn;
       this.#positions.clear();
       if (this.#client) await close(this.#client, this.#parts.context);
       for (const waiting of this.#commits.values()) waiting.reject(this.#membershipLost(this.group));
-      await this.#diagnosing;
+      const late = new AbortController();
+      await Promise.race([this.#diagnosing, pause(this.#parts.context.clock, DIAGNOSE_MS, late.signal)]); // It asks brokers that may not answer.
+      late.abort();
       this.#parts.onClosed();
     })();
     return this.#closing;
   }
 
-  async #run(client: RawConsumer): Promise<void> {
+  #create(): RawConsumer {
+    const { context, library, options, metadataMaxAgeMs } = this.#parts;
+    const isCurrent = () => client === this.#client;
+    const config: Config = {
+      ...connectionConfig(context, metadataMaxAgeMs, this.#stop.signal),
+      ...consumerConfig(options),
+      rebalance_cb: (error: LibrdKafkaError | undefined, partitions: readonly TopicPartition[]) => this.#rebalance(client, codeOf(error), partitions),
+      offset_commit_cb: (error: LibrdKafkaError | undefined, offsets: readonly PartitionOffset[]) => this.#committed(error, offsets),
+      queue_non_empty_cb: () => {
+        this.#news = true;
+        this.#wake();
+      },
+    };
+    const client = new library.KafkaConsumer(config, { 'auto.offset.reset': options.startAt === 'fail' ? 'error' : options.startAt });
+    listen(client, context, {
+      trouble: () => {
+        if (isCurrent()) this.#diagnose();
+      },
+    });
+    client.on('partition.eof', (eof: PartitionOffset) => this.#ends.push(eof));
+    return client;
+  }
+
+  #begin(client: RawConsumer): void {
+    this.#token?.[Symbol.dispose]();
+    this.#token = keepToken(client, this.#parts.context);
+    client.setDefaultConsumeTimeout(0);
+    client.subscribe([...this.#topics]);
+  }
+
+  /** Another client, with the certificate of now: the one at hand keeps its own for good, and gets no new connection with it. Only then: every member that leaves and
+   *  comes back makes its group rebalance. As the old one can't say that it leaves, the group waits for its session to end. */
+  async #renew(): Promise<void> {
+    const { context, control } = this.#parts;
+    const client = this.#create();
+    this.#worn = false;
+    await open(client, context, control);
+    const old = this.#client;
+    const isTaken = await this.#inTurn(async () => {
+      if (this.#stop.signal.aborted) return false;
+      const tps = [...this.#positions.values()].map((p) => p.tp);
+      this.#positions.clear();
+      this.#client = client;
+      if (tps.length > 0) this.#listener?.lost(tps);
+      return true;
+    });
+    if (!isTaken) return close(client, context);
+    if (old) void close(old, context);
+    this.#begin(client);
+  }
+
+  async #run(): Promise<void> {
     while (!this.#stop.signal.aborted) {
+      const client = this.#client;
+      if (!client) return;
       const holding = this.#regulate(client);
       this.#news = false;
-      const took = holding ? 0 : await this.#inTurn(() => this.#consume(client));
+      const took = holding ? 0 : await this.#inTurn(async () => (client === this.#client ? this.#consume(client) : 0));
       if (took === 0 && !this.#news) await this.#changeWithin(TICK_MS);
     }
   }
@@ -320,10 +372,8 @@ export class ConfluentConsumer implements ConsumerPort {
   }
 
   /** Called by the library, which waits for (un)assign before it goes on with the group. */
-  #rebalance(number: number | undefined, partitions: readonly TopicPartition[]): void {
-    const client = this.#client;
-    if (!client) return;
-    if (this.#stop.signal.aborted) {
+  #rebalance(client: RawConsumer, number: number | undefined, partitions: readonly TopicPartition[]): void {
+    if (this.#stop.signal.aborted || client !== this.#client) {
       this.#unassign(client, partitions);
       return;
     }
@@ -456,23 +506,35 @@ export class ConfluentConsumer implements ConsumerPort {
 
   /** The library tries for ever, and tells nobody why it fails: asked over wire, the cluster does. */
   #diagnose(): void {
-    const { context, control } = this.#parts;
-    const now = context.clock.monotonic();
-    if (this.#diagnosing || this.#stop.signal.aborted || now - this.#diagnosedAtMs < DIAGNOSE_MS) return;
-    this.#diagnosedAtMs = now;
-    this.#diagnosing = (async () => {
-      try {
-        const refused = await control.refusal();
-        if (refused) throw refused;
-        await control.requireGroup(this.group);
-        await control.metadata.refresh();
-      } catch (error) {
-        const ours = error as TurnpikeError;
-        if (!ours.retriable && !this.#stop.signal.aborted) this.#fail(ours);
-      }
-    })().finally(() => {
-      this.#diagnosing = undefined;
+    const { clock } = this.#parts.context;
+    this.#troubled = true;
+    if (this.#diagnosing || this.#nextDiagnosis || this.#stop.signal.aborted) return;
+    const waitMs = Math.max(this.#diagnosedAtMs + DIAGNOSE_MS - clock.monotonic(), 0);
+    this.#nextDiagnosis = clock.after(waitMs, () => {
+      this.#nextDiagnosis = undefined;
+      this.#diagnosedAtMs = clock.monotonic();
+      this.#diagnosing = this.#lookForCause().finally(() => {
+        this.#diagnosing = undefined;
+        if (this.#troubled) this.#diagnose();
+      });
     });
+  }
+
+  async #lookForCause(): Promise<void> {
+    const { control } = this.#parts;
+    this.#troubled = false;
+    try {
+      const refused = await control.refusal();
+      if (refused) throw refused;
+      await control.requireGroup(this.group);
+      await control.metadata.refresh();
+      if (this.#worn && !this.#stop.signal.aborted) await this.#renew();
+    } catch (error) {
+      const ours = error as TurnpikeError;
+      // A broker that is away now may refuse when it is back, and the library may not tell again.
+      if (ours.retriable) this.#troubled = true;
+      else this.#fail(ours);
+    }
   }
 
   #lookForGone(): void {

@@ -158,7 +158,9 @@ export class ConfluentProduceDriver implements ProduceDriver {
     await this.#renewing?.catch(() => {});
     await this.#transactions?.[Symbol.asyncDispose]();
     await close(this.#client, this.#parts.context);
-    await this.#diagnosing;
+    const late = new AbortController();
+    await Promise.race([this.#diagnosing, pause(this.#parts.context.clock, DIAGNOSE_MS, late.signal)]); // It asks brokers that may not answer.
+    late.abort();
     this.#parts.onClosed();
   }
 
@@ -298,7 +300,8 @@ export class ConfluentProduceDriver implements ProduceDriver {
       flight.offsets[index] = offset;
       // Of a topic that keeps the producer's time, it is that.
       if (timestamp !== undefined && timestamp !== flight.batch.records[index]?.timestampMs) flight.logAppendTimeMs = timestamp;
-    } else flight.failed.set(index, number);
+      // With the topic that is deleted ends the library's own object of it, and what waits there.
+    } else flight.failed.set(index, number === LOCAL.DESTROY && !this.#closing.signal.aborted ? LOCAL.UNKNOWN_TOPIC : number);
     if (flight.waiting === 0) void this.#conclude(flight);
   }
 
