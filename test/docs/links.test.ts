@@ -11,6 +11,7 @@ const documents = [
   'docs/manifest.md',
   'docs/errors.md',
   'docs/guard.md',
+  'docs/transports.md',
   'examples/guarded/README.md',
 ];
 

@@ -39,7 +39,6 @@ export function confluentTransport(options: ConfluentOptions = {}): Transport {
     staticMembership: true,
     reauthentication: true,
     throttleTime: true,
-    headerOrder: true,
     nullHeaders: false,
     admin: true,
   };

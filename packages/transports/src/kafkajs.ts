@@ -42,7 +42,6 @@ export function kafkajsTransport(options: KafkajsOptions = {}): Transport {
     staticMembership: false,
     reauthentication: true,
     throttleTime: true,
-    headerOrder: false,
     nullHeaders: true,
     admin: true,
   };

@@ -39,7 +39,6 @@ export function wireTransport(options: WireOptions = {}): Transport {
     staticMembership: false,
     reauthentication: true,
     throttleTime: true,
-    headerOrder: true,
     nullHeaders: true,
     admin: true,
   };

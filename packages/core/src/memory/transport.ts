@@ -38,7 +38,6 @@ export function memoryTransport(options: { readonly cluster?: MemoryCluster } = 
       staticMembership: false,
       reauthentication: false,
       throttleTime: false,
-      headerOrder: true,
       nullHeaders: true,
       admin: true,
     },

@@ -25,8 +25,6 @@ export interface Capabilities {
   /** KIP-368: re-authenticates on a live connection. */
   readonly reauthentication: boolean;
   readonly throttleTime: boolean;
-  /** A consumed record's headers come in their order; false: only those of one name among themselves. What is produced always goes in order. */
-  readonly headerOrder: boolean;
   /** A consumed header's null is told from an empty value; false: both come as empty. What is produced always goes as it is. */
   readonly nullHeaders: boolean;
   readonly admin: boolean;

@@ -128,7 +128,6 @@ export const records: readonly CaseDefinition[] = [
   define({
     row: 'Order of headers',
     name: 'reads headers in their order, whatever their names',
-    capability: (c) => c.headerOrder,
     run: async (bench) => {
       for (const { records: of } of await readersOf(bench, MIXED)) assert.deepEqual(hexOf(of[0]?.headers), wanted(MIXED));
     },
