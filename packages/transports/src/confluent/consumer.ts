@@ -12,6 +12,8 @@ import {
   type TopicPartition,
 } from '@turnpike/core/spi';
 import type { Control } from '../wire/control.ts';
+import { Commits } from './commits.ts';
+import { consumerConfig } from './consumer-config.ts';
 import { codeOf, KAFKA, LOCAL, libraryError, numberedError } from './errors.ts';
 import { type Config, call, close, connectionConfig, keepToken, type Library, listen, open, type PartitionOffset, type RawConsumer } from './library.ts';
 import { Position, partitionKey } from './position.ts';
@@ -53,7 +55,7 @@ export class ConfluentConsumer implements ConsumerPort {
   readonly #positions = new Map<string, Position>();
   readonly #stop = new AbortController();
   readonly #joined = Promise.withResolvers<void>();
-  readonly #commits = new Map<string, PromiseWithResolvers<void>>();
+  readonly #commits: Commits;
   readonly #waiters = new Set<() => void>();
   #client: RawConsumer | undefined;
   #listener: AssignmentListener | undefined;
@@ -87,6 +89,7 @@ export class ConfluentConsumer implements ConsumerPort {
   constructor(parts: ConsumerParts) {
     this.#parts = parts;
     this.group = parts.options.group;
+    this.#commits = new Commits(parts.context.clock);
     this.#joined.promise.catch(() => {}); // Of interest only to who subscribes.
   }
 
@@ -223,7 +226,7 @@ export class ConfluentConsumer implements ConsumerPort {
       await this.#turn;
       this.#positions.clear();
       if (this.#client) await close(this.#client, this.#parts.context);
-      for (const waiting of this.#commits.values()) waiting.reject(this.#membershipLost(this.group));
+      this.#commits.end(this.#membershipLost(this.group));
       const late = new AbortController();
       await Promise.race([this.#diagnosing, pause(this.#parts.context.clock, DIAGNOSE_MS, late.signal)]); // It asks brokers that may not answer.
       late.abort();
@@ -239,7 +242,7 @@ export class ConfluentConsumer implements ConsumerPort {
       ...connectionConfig(context, metadataMaxAgeMs, this.#stop.signal),
       ...consumerConfig(options),
       rebalance_cb: (error: LibrdKafkaError | undefined, partitions: readonly TopicPartition[]) => this.#rebalance(client, codeOf(error), partitions),
-      offset_commit_cb: (error: LibrdKafkaError | undefined, offsets: readonly PartitionOffset[]) => this.#committed(error, offsets),
+      offset_commit_cb: (error: LibrdKafkaError | undefined, offsets: readonly PartitionOffset[]) => this.#commits.settle(error, offsets),
       queue_non_empty_cb: () => {
         this.#news = true;
         this.#wake();
@@ -446,35 +449,7 @@ export class ConfluentConsumer implements ConsumerPort {
   async #commit(offsets: readonly CommitOffset[], forMs: number): Promise<void> {
     const client = this.#client;
     if (!client || this.#stop.signal.aborted) throw this.#membershipLost(this.group);
-    const raw = offsets.map(({ topic, partition, offset, leaderEpoch, metadata }) => ({
-      topic,
-      partition,
-      offset: Number(offset),
-      ...(leaderEpoch === undefined ? {} : { leaderEpoch }),
-      ...(metadata === undefined ? {} : { metadata }),
-    }));
-    const waiting = Promise.withResolvers<void>();
-    const key = commitKey(raw);
-    this.#commits.set(key, waiting);
-    const late = new AbortController();
-    try {
-      client.commit(raw);
-      const over = pause(this.#parts.context.clock, Math.max(forMs, 1), late.signal).then(() =>
-        Promise.reject(Object.assign(new Error('no answer'), { code: LOCAL.TIMED_OUT })),
-      );
-      over.catch(() => {});
-      await Promise.race([waiting.promise, over]);
-    } finally {
-      late.abort();
-      this.#commits.delete(key);
-    }
-  }
-
-  /** The outcome of a commit comes apart from the call. */
-  #committed(error: LibrdKafkaError | undefined, offsets: readonly PartitionOffset[]): void {
-    const waiting = this.#commits.get(commitKey(offsets));
-    if (error) waiting?.reject(error);
-    else waiting?.resolve();
+    await this.#commits.commit(client, offsets, forMs);
   }
 
   /** An error that came instead of records. */
@@ -592,12 +567,6 @@ export class ConfluentConsumer implements ConsumerPort {
 /** rdkafka.h, RD_KAFKA_OFFSET_INVALID: read on from the commit. */
 const OFFSET_INVALID = -1001;
 
-const commitKey = (offsets: readonly PartitionOffset[]): string =>
-  offsets
-    .map((o) => `${partitionKey(o)}@${o.offset}`)
-    .sort()
-    .join();
-
 const outOfRange = (group: string, { topic, partition }: TopicPartition, what: string) =>
   new TurnpikeError('OFFSET_OUT_OF_RANGE', `${topic}/${partition}: ${group} ${what}, and consumer.startAt is "fail".`, { topic, partition, group });
 
@@ -608,35 +577,4 @@ function highWatermark(client: RawConsumer, { topic, partition }: TopicPartition
   } catch {
     return undefined;
   }
-}
-
-function consumerConfig(options: CompiledConsumerOptions): Config {
-  const { group, groupProtocol, instanceId, isolation, sessionTimeoutMs, heartbeatIntervalMs, rebalanceTimeoutMs } = options;
-  const { maxFetchBytes, maxPartitionFetchBytes, fetchWaitMs, maxPrefetchBytes, requestTimeoutMs } = options;
-  return {
-    'group.id': group,
-    'group.protocol': groupProtocol,
-    ...(groupProtocol === 'classic'
-      ? {
-          'partition.assignment.strategy': 'cooperative-sticky',
-          'session.timeout.ms': sessionTimeoutMs,
-          'heartbeat.interval.ms': heartbeatIntervalMs,
-        }
-      : {}),
-    ...(instanceId === undefined ? {} : { 'group.instance.id': instanceId }),
-    // Also how long the group waits for this member to give up partitions.
-    'max.poll.interval.ms': Math.min(Math.max(rebalanceTimeoutMs, groupProtocol === 'classic' ? sessionTimeoutMs : 0), 86_400_000),
-    'enable.auto.commit': false,
-    'enable.auto.offset.store': false,
-    'enable.partition.eof': true,
-    'isolation.level': isolation,
-    'fetch.wait.max.ms': Math.min(fetchWaitMs, 300_000),
-    'fetch.max.bytes': maxFetchBytes,
-    'fetch.message.max.bytes': maxPartitionFetchBytes,
-    'receive.message.max.bytes': Math.min(Math.max(maxFetchBytes + 1024 * 1024, 100_000_000), 2_147_483_647),
-    'fetch.queue.backoff.ms': 10,
-    // Half of it in the library, half of it here.
-    'queued.max.messages.kbytes': Math.min(Math.max(Math.floor(maxPrefetchBytes / 2048), 1), 2_097_151),
-    'socket.timeout.ms': Math.min(Math.max(requestTimeoutMs, fetchWaitMs + 1_000), 300_000),
-  };
 }

@@ -70,7 +70,6 @@ export interface DriverParts {
   readonly metadataMaxAgeMs: number;
   /** A client that is a member of the group, on this link. */
   readonly memberOf: (group: string) => RawConsumer | undefined;
-  readonly onClosed: () => void;
 }
 
 /** Hands batches to librdkafka record by record, so that one batch of each is made again, and waits for the delivery reports. */
@@ -161,7 +160,6 @@ export class ConfluentProduceDriver implements ProduceDriver {
     const late = new AbortController();
     await Promise.race([this.#diagnosing, pause(this.#parts.context.clock, DIAGNOSE_MS, late.signal)]); // It asks brokers that may not answer.
     late.abort();
-    this.#parts.onClosed();
   }
 
   #create(): RawProducer {
