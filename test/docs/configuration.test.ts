@@ -1,6 +1,8 @@
 import { readdirSync } from 'node:fs';
 import path from 'node:path';
 import { compileConsumerOptions, compileProducerOptions } from '@turnpike/core';
+import { confluentTransport } from '@turnpike/transports/confluent';
+import { kafkajsTransport } from '@turnpike/transports/kafkajs';
 import { wireTransport } from '@turnpike/transports/wire';
 import { describe, expect, it } from 'vitest';
 import { code, read, root, rows, section } from './documents.ts';
@@ -35,7 +37,7 @@ describe('docs/configuration.md', () => {
     ['ConnectOptions', 'packages/client/src/settings.ts'],
     ['ProducerOptions', 'packages/core/src/pipeline/options.ts'],
     ['ConsumerOptions', 'packages/core/src/consumer/options.ts'],
-    ['WireOptions', 'packages/transports/src/wire.ts'],
+    ['MetadataOptions', 'packages/transports/src/link.ts'],
     ['OpenTelemetryOptions', 'packages/telemetry/src/open-telemetry.ts'],
   ])('lists every option of %s, and no other', (name, file) => {
     const listed = rows(section(document, name)).map(([option]) => code(option));
@@ -60,7 +62,9 @@ describe('docs/configuration.md', () => {
   it.each<[string, (raw: Record<string, unknown>) => unknown]>([
     ['ProducerOptions', (raw) => compileProducerOptions(raw)],
     ['ConsumerOptions', (raw) => compileConsumerOptions('g', raw)],
-    ['WireOptions', (raw) => wireTransport(raw)],
+    ['MetadataOptions', (raw) => wireTransport(raw)],
+    ['MetadataOptions', (raw) => confluentTransport(raw)],
+    ['MetadataOptions', (raw) => kafkajsTransport(raw)],
   ])('gives the bounds of %s that the code has', (name, compile) => {
     const numeric = rows(section(document, name)).flatMap(([option, , bounds]) => {
       const match = /^(?:>= ([\d_]+)|([\d_]+) to ([\d_]+))$/.exec(bounds ?? '');
