@@ -78,8 +78,7 @@ export class Tally {
     this.#whole?.refusedRecords(records);
   }
 
-  refused({ action, name, mode }: Refusal, cluster: string, more: { readonly calls: number; readonly records: number }): void {
-    const now = this.#clock.now();
+  refused({ action, name, mode }: Refusal, cluster: string, more: { readonly calls: number; readonly records: number }, now = this.#clock.now()): void {
     const key = `${mode} ${action} ${cluster} ${name}`;
     const line = this.#refusals.get(key) ?? {
       ...{ operation: action, name, cluster, mode, calls: 0, records: 0, firstAtMs: now, lastAtMs: now },
@@ -89,11 +88,16 @@ export class Tally {
     line.records += more.records;
     line.lastAtMs = now;
     this.#refusals.set(key, line);
-    this.#whole?.refused({ action, name, mode }, cluster, more);
+    this.#whole?.refused({ action, name, mode }, cluster, more, now); // One refusal, one time.
   }
 
-  delayed(operation: GuardDelay['operation'], topic: string, cluster: string, more: { readonly waitedMs: number; readonly refused: number }): void {
-    const now = this.#clock.now();
+  delayed(
+    operation: GuardDelay['operation'],
+    topic: string,
+    cluster: string,
+    more: { readonly waitedMs: number; readonly refused: number },
+    now = this.#clock.now(),
+  ): void {
     const key = `${operation} ${cluster} ${topic}`;
     const line = this.#quotas.get(key) ?? { operation, topic, cluster, times: 0, waitedMs: 0, refused: 0, firstAtMs: now, lastAtMs: now };
     line.times++;
@@ -101,7 +105,7 @@ export class Tally {
     line.refused += more.refused;
     line.lastAtMs = now;
     this.#quotas.set(key, line);
-    this.#whole?.delayed(operation, topic, cluster, more);
+    this.#whole?.delayed(operation, topic, cluster, more, now);
   }
 
   report(): GuardReport {
