@@ -1,42 +1,15 @@
 import { isTurnpikeError, TurnpikeError } from '@turnpike/core';
-import {
-  type CompiledProducerOptions,
-  type LinkContext,
-  type ProduceBatch,
-  type ProduceDriver,
-  type ProduceOutcome,
-  pause,
-  withoutCode,
-} from '@turnpike/core/spi';
+import { type CompiledProducerOptions, type LinkContext, type ProduceBatch, type ProduceDriver, type ProduceOutcome, pause } from '@turnpike/core/spi';
+import { type Attempt, failedWith, flush, isMisfit, leaderless, mayHaveAppended, placed, timeoutOf, withinDeadlines } from '../wire/attempts.ts';
 import type { Control } from '../wire/control.ts';
 import { brokerError, final, isKafkaError } from '../wire/errors.ts';
 import { translateLibrary } from './errors.ts';
 import { closedError, Sender, type SenderParts, type Sent } from './sender.ts';
 import { KafkajsTransaction } from './transaction.ts';
 
-/** How the wait between two tries of a batch grows, in ms. */
-const BACKOFF_MS = { first: 50, most: 1_000 };
-/** A topic that a leader doesn't know may have moved, or be made again: for so long that is waited for, in ms. */
-const UNKNOWN_TOPIC_PATIENCE_MS = 5_000;
-
-/** A batch on its way: what is kept of it between tries. */
-interface Attempt {
-  readonly batch: ProduceBatch;
-  attempts: number;
-  /** It went out and no answer says that it was not written. */
-  maybeWritten: boolean;
-  inFlight: boolean;
+interface KafkajsAttempt extends Attempt {
   /** Whose sequences its first try took: a retry must be known again. */
   sender: { readonly sender: Sender; readonly done: () => void } | undefined;
-  outcome: ProduceOutcome | undefined;
-  lastError: TurnpikeError | undefined;
-  /** How often the broker found its sequence wrong. */
-  misfits: number;
-  /** Monotonic ms since when its topic is unknown. */
-  unknownSinceMs: number | undefined;
-  readonly done: PromiseWithResolvers<ProduceOutcome>;
-  /** Told when it has ended before its request has. */
-  readonly onLate: () => void;
 }
 
 export interface ProduceParts extends SenderParts {
@@ -87,29 +60,16 @@ export class KafkajsProduceDriver implements ProduceDriver {
     return this.#control.metadata.leader(topic, partition);
   }
 
-  async produce(_lane: number, batches: readonly ProduceBatch[]): Promise<readonly (ProduceOutcome | Promise<ProduceOutcome>)[]> {
-    const free = Promise.withResolvers<void>();
-    const attempts = batches.map(
-      (batch): Attempt => ({
-        batch,
-        attempts: 0,
-        maybeWritten: false,
-        inFlight: false,
-        sender: undefined,
-        outcome: undefined,
-        lastError: undefined,
-        misfits: 0,
-        unknownSinceMs: undefined,
-        done: Promise.withResolvers(),
-        onLate: free.resolve,
-      }),
+  produce(_lane: number, batches: readonly ProduceBatch[]): Promise<readonly (ProduceOutcome | Promise<ProduceOutcome>)[]> {
+    return flush(
+      batches,
+      (): Pick<KafkajsAttempt, 'sender'> => ({ sender: undefined }),
+      (attempts) => this.#first(attempts),
+      async (attempt, backoffMs) => {
+        await this.#beforeRetry(attempt, backoffMs);
+        if (attempt.outcome === undefined && this.#hasLeader(attempt)) await this.#send(attempt);
+      },
     );
-    void this.#first(attempts).then(() => {
-      for (const attempt of attempts) if (attempt.outcome === undefined) void this.#retry(attempt);
-      free.resolve();
-    });
-    await free.promise;
-    return attempts.map((a) => a.outcome ?? a.done.promise);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -117,22 +77,14 @@ export class KafkajsProduceDriver implements ProduceDriver {
     for (const sender of this.#senders) sender.close();
   }
 
-  async #first(attempts: readonly Attempt[]): Promise<void> {
+  async #first(attempts: readonly KafkajsAttempt[]): Promise<void> {
     const { idempotent, transactionalId } = this.#options;
     const open = attempts.filter((a) => this.#hasLeader(a));
     if (open.length > 1 && (idempotent || transactionalId !== undefined)) await this.#sendTogether(open);
     await Promise.all(open.filter((a) => a.outcome === undefined).map((a) => this.#send(a)));
   }
 
-  /** Each by itself: a batch must not wait for the leader of another. */
-  async #retry(attempt: Attempt): Promise<void> {
-    for (let backoffMs = BACKOFF_MS.first; attempt.outcome === undefined; backoffMs = Math.min(backoffMs * 2, BACKOFF_MS.most)) {
-      await this.#beforeRetry(attempt, backoffMs);
-      if (attempt.outcome === undefined && this.#hasLeader(attempt)) await this.#send(attempt);
-    }
-  }
-
-  async #beforeRetry(attempt: Attempt, backoffMs: number): Promise<void> {
+  async #beforeRetry(attempt: KafkajsAttempt, backoffMs: number): Promise<void> {
     const { clock, events } = this.#context;
     const { batch } = attempt;
     if (this.#closed.signal.aborted) return this.#end(attempt, closedError().withWritten(attempt.maybeWritten ? 'unknown' : 'no'));
@@ -151,17 +103,16 @@ export class KafkajsProduceDriver implements ProduceDriver {
   }
 
   /** Ends this try where there is nobody to send it to. */
-  #hasLeader(attempt: Attempt): boolean {
+  #hasLeader(attempt: KafkajsAttempt): boolean {
     const { topic, partition } = attempt.batch;
     const { metadata } = this.#control;
     if (metadata.leader(topic, partition) >= 0) return true;
-    const text = `${topic}/${partition}: the partition has no leader at the moment.`;
-    this.#failed(attempt, metadata.gone(topic) ?? new TurnpikeError('BROKER_UNAVAILABLE', text, { topic, partition, retriable: true }));
+    this.#failed(attempt, leaderless(attempt.batch, metadata.gone(topic)));
     return false;
   }
 
   /** One request for all. Its success is everybody's; after its failure each goes by itself: those that were taken too, since kafkajs has taken back their sequences. */
-  async #sendTogether(attempts: readonly Attempt[]): Promise<void> {
+  async #sendTogether(attempts: readonly KafkajsAttempt[]): Promise<void> {
     const sent = await this.#exchange(attempts);
     if (sent === undefined) return;
     if (sent.error === undefined) {
@@ -176,7 +127,7 @@ export class KafkajsProduceDriver implements ProduceDriver {
   }
 
   /** undefined = the broker has taken it, though kafkajs says that the request has failed. */
-  #errorOf({ batch: { topic, partition } }: Attempt, sent: Sent): TurnpikeError | undefined {
+  #errorOf({ batch: { topic, partition } }: KafkajsAttempt, sent: Sent): TurnpikeError | undefined {
     const where = { doing: `produce to ${topic}`, topic, partition, principal: this.#context.identity.principal };
     const code = sent.code({ topic, partition });
     if (code === 0) return undefined;
@@ -184,7 +135,7 @@ export class KafkajsProduceDriver implements ProduceDriver {
     return code === undefined ? translateLibrary(sent.error, where) : Object.assign(brokerError(code, where), { cause: sent.error });
   }
 
-  async #send(attempt: Attempt): Promise<void> {
+  async #send(attempt: KafkajsAttempt): Promise<void> {
     const sent = await this.#exchange([attempt]);
     if (sent === undefined || attempt.outcome !== undefined) return;
     if (sent.error === undefined) this.#answered(attempt, sent);
@@ -192,7 +143,7 @@ export class KafkajsProduceDriver implements ProduceDriver {
   }
 
   /** Hands the batches to kafkajs, once. undefined = all have ended meanwhile, or the sender could not be had. */
-  async #exchange(attempts: readonly Attempt[]): Promise<Sent | undefined> {
+  async #exchange(attempts: readonly KafkajsAttempt[]): Promise<Sent | undefined> {
     try {
       const sender = attempts[0]?.sender?.sender ?? this.#current();
       for (const attempt of attempts) attempt.sender ??= { sender, done: sender.use() };
@@ -228,22 +179,11 @@ export class KafkajsProduceDriver implements ProduceDriver {
   }
 
   /** Waits for `work`, and ends each batch at its own deadline meanwhile; undefined when none is left. */
-  async #within<T>(attempts: readonly Attempt[], work: Promise<T>): Promise<T | undefined> {
-    const { clock } = this.#context;
-    const answer = work.then((value) => ({ value }));
-    answer.catch(() => {}); // It may come when nobody waits any more.
-    for (;;) {
-      const open = attempts.filter((a) => a.outcome === undefined);
-      if (open.length === 0) return undefined;
-      const answered = new AbortController();
-      const leftMs = Math.min(...open.map((a) => a.batch.deadlineMs)) - clock.monotonic();
-      const first = await Promise.race([answer, pause(clock, Math.max(leftMs, 0), answered.signal)]).finally(() => answered.abort());
-      if (first) return first.value;
-      for (const attempt of open) if (attempt.batch.deadlineMs <= clock.monotonic()) this.#timedOut(attempt);
-    }
+  async #within<T>(attempts: readonly KafkajsAttempt[], work: Promise<T>): Promise<T | undefined> {
+    return (await withinDeadlines(this.#context.clock, attempts, work, (attempt) => this.#timedOut(attempt)))?.value;
   }
 
-  #answered(attempt: Attempt, { metadata }: Sent): void {
+  #answered(attempt: KafkajsAttempt, { metadata }: Sent): void {
     const { topic, partition } = attempt.batch;
     const { attempts } = attempt;
     if (this.#options.acks === 0) {
@@ -262,7 +202,7 @@ export class KafkajsProduceDriver implements ProduceDriver {
     );
   }
 
-  #refused(attempt: Attempt, sent: Sent): void {
+  #refused(attempt: KafkajsAttempt, sent: Sent): void {
     const code = sent.code(attempt.batch);
     const error = this.#errorOf(attempt, sent) ?? translateLibrary(sent.error, { doing: `produce to ${attempt.batch.topic}` });
     // What is wrong with the records themselves was so at the first try too.
@@ -284,53 +224,43 @@ export class KafkajsProduceDriver implements ProduceDriver {
   }
 
   /** Ends the batch, unless the error may pass. */
-  #failed(attempt: Attempt, error: TurnpikeError): void {
-    attempt.lastError = error;
-    const unknown = error.code === 'TOPIC_UNKNOWN';
-    const now = this.#context.clock.monotonic();
-    attempt.unknownSinceMs = unknown ? (attempt.unknownSinceMs ?? now) : undefined;
-    const given = unknown && now - (attempt.unknownSinceMs ?? now) >= UNKNOWN_TOPIC_PATIENCE_MS;
+  #failed(attempt: KafkajsAttempt, error: TurnpikeError): void {
+    const { unknownTooLong } = failedWith(attempt, error, this.#context.clock.monotonic());
     // A transaction that follows another at once: the markers of the last are still being written.
     const passes = error.retriable || isKafkaError(error, 'CONCURRENT_TRANSACTIONS');
-    if (passes && !given && !this.#closed.signal.aborted) return;
+    if (passes && !unknownTooLong && !this.#closed.signal.aborted) return;
     // kafkajs asks for all the topics it was ever given, and one that is gone or denied fails the answer for all.
-    if (unknown || error.code === 'AUTHORIZATION_FAILED') this.#retire(attempt);
+    if (error.code === 'TOPIC_UNKNOWN' || error.code === 'AUTHORIZATION_FAILED') this.#retire(attempt);
     this.#end(attempt, final(error).withWritten(attempt.maybeWritten ? 'unknown' : 'no'));
   }
 
-  #timedOut(attempt: Attempt): void {
-    const { topic, partition } = attempt.batch;
-    const { attempts, lastError, inFlight, maybeWritten } = attempt;
-    const tries = attempts + (inFlight ? 1 : 0);
-    const text = `${topic}/${partition}: not acknowledged within the delivery timeout, after ${tries === 1 ? '1 try' : `${tries} tries`}; the last: ${inFlight ? 'no answer' : (lastError?.message ?? 'no answer')}`;
-    const written = maybeWritten || inFlight ? 'unknown' : 'no';
-    this.#end(attempt, new TurnpikeError('DELIVERY_TIMEOUT', text, { cause: lastError, topic, partition, retriable: true, written }));
+  #timedOut(attempt: KafkajsAttempt): void {
+    this.#end(attempt, timeoutOf(attempt, attempt.attempts + (attempt.inFlight ? 1 : 0)));
   }
 
-  #end(attempt: Attempt, error: TurnpikeError): void {
+  #end(attempt: KafkajsAttempt, error: TurnpikeError): void {
     const { batch } = attempt;
     const attempts = attempt.attempts + (attempt.inFlight ? 1 : 0);
-    const placed = error.facts.partition === undefined ? withPlace(error, batch.topic, batch.partition) : error;
     if (attempt.maybeWritten || attempt.inFlight || isMisfit(error)) this.#retire(attempt);
     if (this.transaction) this.transaction.spoilt(error);
-    this.#conclude(attempt, { baseOffset: -1n, attempts, error: placed });
+    this.#conclude(attempt, { baseOffset: -1n, attempts, error: placed(error, batch) });
     attempt.onLate();
   }
 
-  #conclude(attempt: Attempt, outcome: ProduceOutcome): void {
+  #conclude(attempt: KafkajsAttempt, outcome: ProduceOutcome): void {
     if (attempt.outcome !== undefined) return;
     attempt.outcome = outcome;
     this.#leave(attempt);
     attempt.done.resolve(outcome);
   }
 
-  #leave(attempt: Attempt): void {
+  #leave(attempt: KafkajsAttempt): void {
     attempt.sender?.done();
     attempt.sender = undefined;
   }
 
   /** Where its sequences can't be trusted any more. Within a transaction it stays until that is aborted. */
-  #retire(attempt: Attempt): void {
+  #retire(attempt: KafkajsAttempt): void {
     if (this.transaction) this.transaction.distrust();
     else attempt.sender?.sender.retire();
   }
@@ -353,30 +283,5 @@ export class KafkajsProduceDriver implements ProduceDriver {
 /** Of a request that has left. */
 const leavesOpen = (error: TurnpikeError, code: number | undefined): boolean => code === undefined || mayHaveAppended(error);
 
-/** Answers that leave it open whether the batch is in the log: it was appended there, or may have been, before something went wrong. All others come before it is. */
-const mayHaveAppended = (error: TurnpikeError): boolean =>
-  isKafkaError(
-    error,
-    'NOT_LEADER_OR_FOLLOWER', // Also of a leader that steps down while it waits for its followers.
-    'NOT_ENOUGH_REPLICAS_AFTER_APPEND',
-    'REQUEST_TIMED_OUT',
-    'KAFKA_STORAGE_ERROR',
-    'NETWORK_EXCEPTION',
-    'UNKNOWN_SERVER_ERROR',
-  ) || /^ERROR_/.test(error.facts.kafkaError ?? '');
-
 /** What a broker finds wrong with the records themselves, whenever they come. */
 const ALWAYS_REFUSED = ['MESSAGE_TOO_LARGE', 'RECORD_LIST_TOO_LARGE', 'INVALID_RECORD', 'INVALID_TIMESTAMP', 'CORRUPT_MESSAGE'] as const;
-
-const isMisfit = (error: TurnpikeError): boolean => isKafkaError(error, 'OUT_OF_ORDER_SEQUENCE_NUMBER', 'UNKNOWN_PRODUCER_ID', 'INVALID_PRODUCER_EPOCH');
-
-function withPlace(error: TurnpikeError, topic: string, partition: number): TurnpikeError {
-  return new TurnpikeError(error.code, withoutCode(error), {
-    ...error.facts,
-    topic,
-    partition,
-    cause: error.cause ?? error,
-    retriable: error.retriable,
-    ...(error.written ? { written: error.written } : {}),
-  });
-}

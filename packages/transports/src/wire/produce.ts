@@ -1,45 +1,18 @@
 import { type Connection, createAPI, initProducerIdV4, produceV9, Writer } from '@platformatic/kafka';
 import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
-import {
-  type CompiledProducerOptions,
-  type LinkContext,
-  type ProduceBatch,
-  type ProduceDriver,
-  type ProduceOutcome,
-  pause,
-  withoutCode,
-} from '@turnpike/core/spi';
+import { type CompiledProducerOptions, type LinkContext, type ProduceBatch, type ProduceDriver, type ProduceOutcome, pause } from '@turnpike/core/spi';
+import { type Attempt, failedWith, flush, isMisfit, leaderless, mayHaveAppended, placed, timeoutOf, withinDeadlines } from './attempts.ts';
 import type { Connections } from './connections.ts';
 import { brokerError, final, isKafkaError, responseIn } from './errors.ts';
 import type { Metadata } from './metadata.ts';
 import { encodeBatch, type ProducerState } from './record-batch.ts';
 
-/** How the wait between two tries of a batch grows, in ms. */
-const BACKOFF_MS = { first: 50, most: 1_000 };
 const MAX_EPOCH = 32_767;
-/** A topic that a leader doesn't know may have moved, or be made again: for so long that is waited for, in ms. */
-const UNKNOWN_TOPIC_PATIENCE_MS = 5_000;
 const TOO_LATE = new TurnpikeError('BROKER_UNAVAILABLE', 'The broker did not answer before the delivery timeout.', { retriable: true });
 
-/** A batch on its way: what is kept of it between tries. */
-interface Attempt {
-  readonly batch: ProduceBatch;
+interface WireAttempt extends Attempt {
   /** Encoded once: a retry must be the same bytes, so that the broker knows it again. */
   bytes: Buffer | undefined;
-  attempts: number;
-  /** It went out and no answer says that it was not written. */
-  maybeWritten: boolean;
-  /** A request with it waits for its answer. */
-  inFlight: boolean;
-  outcome: ProduceOutcome | undefined;
-  lastError: TurnpikeError | undefined;
-  /** How often the broker found its sequence or epoch wrong. */
-  misfits: number;
-  /** Monotonic ms since when its topic is unknown. */
-  unknownSinceMs: number | undefined;
-  readonly done: PromiseWithResolvers<ProduceOutcome>;
-  /** Told when it has ended before its request has. */
-  readonly onLate: () => void;
 }
 
 interface PartitionState {
@@ -107,29 +80,16 @@ export class WireProduceDriver implements ProduceDriver {
     return this.#metadata.leader(topic, partition);
   }
 
-  async produce(_lane: number, batches: readonly ProduceBatch[]): Promise<readonly (ProduceOutcome | Promise<ProduceOutcome>)[]> {
-    const free = Promise.withResolvers<void>();
-    const attempts = batches.map(
-      (batch): Attempt => ({
-        batch,
-        bytes: undefined,
-        attempts: 0,
-        maybeWritten: false,
-        inFlight: false,
-        outcome: undefined,
-        lastError: undefined,
-        misfits: 0,
-        unknownSinceMs: undefined,
-        done: Promise.withResolvers(),
-        onLate: free.resolve,
-      }),
+  produce(_lane: number, batches: readonly ProduceBatch[]): Promise<readonly (ProduceOutcome | Promise<ProduceOutcome>)[]> {
+    return flush(
+      batches,
+      () => ({ bytes: undefined as Buffer | undefined }),
+      (attempts) => this.#round(attempts),
+      async (attempt, backoffMs) => {
+        await this.#beforeRetry(attempt, backoffMs);
+        if (attempt.outcome === undefined) await this.#round([attempt]);
+      },
     );
-    void this.#round(attempts).then(() => {
-      for (const attempt of attempts) if (attempt.outcome === undefined) void this.#retry(attempt);
-      free.resolve();
-    });
-    await free.promise;
-    return attempts.map((a) => a.outcome ?? a.done.promise);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -137,29 +97,17 @@ export class WireProduceDriver implements ProduceDriver {
     await this.#connections[Symbol.asyncDispose]();
   }
 
-  /** Each by itself: a batch must not wait for the leader of another. */
-  async #retry(attempt: Attempt): Promise<void> {
-    for (let backoffMs = BACKOFF_MS.first; attempt.outcome === undefined; backoffMs = Math.min(backoffMs * 2, BACKOFF_MS.most)) {
-      await this.#beforeRetry(attempt, backoffMs);
-      if (attempt.outcome === undefined) await this.#round([attempt]);
-    }
-  }
-
   /** One try of each batch: those of one leader go in one request. Never rejects. */
-  async #round(open: readonly Attempt[]): Promise<void> {
+  async #round(open: readonly WireAttempt[]): Promise<void> {
     const byLeader = Map.groupBy(open, ({ batch }) => this.#metadata.leader(batch.topic, batch.partition));
     await Promise.all([...byLeader].map(([leader, attempts]) => this.#send(leader, attempts)));
   }
 
-  async #send(leader: number, all: readonly Attempt[]): Promise<void> {
+  async #send(leader: number, all: readonly WireAttempt[]): Promise<void> {
     const where = { doing: `produce to ${topicsOf(all)}` } as const;
     const broker = this.#metadata.broker(leader);
     if (!broker) {
-      for (const attempt of all) {
-        const { topic, partition } = attempt.batch;
-        const text = `${topic}/${partition}: the partition has no leader at the moment.`;
-        this.#failed(attempt, this.#metadata.gone(topic) ?? new TurnpikeError('BROKER_UNAVAILABLE', text, { topic, partition, retriable: true }));
-      }
+      for (const attempt of all) this.#failed(attempt, leaderless(attempt.batch, this.#metadata.gone(attempt.batch.topic)));
       return;
     }
     await Promise.all(all.map((attempt) => this.#encode(attempt)));
@@ -182,7 +130,7 @@ export class WireProduceDriver implements ProduceDriver {
     for (const attempt of sent) attempt.inFlight = false;
   }
 
-  async #exchange(leader: number, connection: Connection, attempts: readonly Attempt[], where: { readonly doing: string }): Promise<void> {
+  async #exchange(leader: number, connection: Connection, attempts: readonly WireAttempt[], where: { readonly doing: string }): Promise<void> {
     const { acks, requestTimeoutMs } = this.#options;
     try {
       const request = this.#connections.request(connection, produce, [acks === 'all' ? -1 : acks, requestTimeoutMs, dataOf(attempts)], where);
@@ -205,28 +153,19 @@ export class WireProduceDriver implements ProduceDriver {
   }
 
   /** Waits for `work`, and ends each batch at its own deadline meanwhile. Rejects with TOO_LATE when none is left. */
-  async #within<T>(attempts: readonly Attempt[], work: Promise<T>): Promise<T> {
-    const { clock } = this.#context;
-    const answer = work.then((value) => ({ value }));
-    answer.catch(() => {}); // It may come when nobody waits any more.
-    for (;;) {
-      const open = attempts.filter((a) => a.outcome === undefined);
-      if (open.length === 0) throw TOO_LATE;
-      const answered = new AbortController();
-      const leftMs = Math.min(...open.map((a) => a.batch.deadlineMs)) - clock.monotonic();
-      const first = await Promise.race([answer, pause(clock, Math.max(leftMs, 0), answered.signal)]).finally(() => answered.abort());
-      if (first) return first.value;
-      for (const attempt of open) if (attempt.batch.deadlineMs <= clock.monotonic()) this.#timedOut(attempt);
-    }
+  async #within<T>(attempts: readonly WireAttempt[], work: Promise<T>): Promise<T> {
+    const answered = await withinDeadlines(this.#context.clock, attempts, work, (attempt) => this.#timedOut(attempt));
+    if (answered === undefined) throw TOO_LATE;
+    return answered.value;
   }
 
   /** Waits as long as the broker has asked for (KIP-219); those whose deadline comes first are left out. */
-  async #unthrottled(leader: number, attempts: readonly Attempt[]): Promise<readonly Attempt[]> {
+  async #unthrottled(leader: number, attempts: readonly WireAttempt[]): Promise<readonly WireAttempt[]> {
     const { clock } = this.#context;
     const until = this.#throttledUntil.get(leader) ?? 0;
     const waitMs = until - clock.monotonic();
     if (waitMs <= 0) return attempts;
-    const patient: Attempt[] = [];
+    const patient: WireAttempt[] = [];
     for (const attempt of attempts) {
       if (attempt.batch.deadlineMs > until) patient.push(attempt);
       else
@@ -240,7 +179,7 @@ export class WireProduceDriver implements ProduceDriver {
     return patient;
   }
 
-  #settle(leader: number, attempts: readonly Attempt[], response: Response): void {
+  #settle(leader: number, attempts: readonly WireAttempt[], response: Response): void {
     if (response.throttleTimeMs > 0) {
       this.#context.events.throttled(leader, response.throttleTimeMs);
       this.#throttledUntil.set(leader, this.#context.clock.monotonic() + response.throttleTimeMs);
@@ -257,7 +196,7 @@ export class WireProduceDriver implements ProduceDriver {
     }
   }
 
-  #answered(attempt: Attempt, answer: PartitionResponse): void {
+  #answered(attempt: WireAttempt, answer: PartitionResponse): void {
     attempt.inFlight = false;
     const { batch, attempts } = attempt;
     const { topic, partition } = batch;
@@ -275,7 +214,7 @@ export class WireProduceDriver implements ProduceDriver {
       // Already there, too long ago for the broker to know the offset.
       this.#advance(batch);
       this.#conclude(attempt, { baseOffset: -1n, attempts, wireBytes });
-    } else if (isKafkaError(error, 'OUT_OF_ORDER_SEQUENCE_NUMBER', 'UNKNOWN_PRODUCER_ID', 'INVALID_PRODUCER_EPOCH') && !attempt.maybeWritten) {
+    } else if (isMisfit(error) && !attempt.maybeWritten) {
       this.#startAnew(attempt, error);
     } else {
       if (mayHaveAppended(error)) attempt.maybeWritten = true;
@@ -288,7 +227,7 @@ export class WireProduceDriver implements ProduceDriver {
   }
 
   /** The broker has forgotten this producer, or knows less of it than we do (an unclean election), and nothing of the batch is there: it goes again at the head of a new sequence. */
-  #startAnew(attempt: Attempt, error: TurnpikeError): void {
+  #startAnew(attempt: WireAttempt, error: TurnpikeError): void {
     const { batch } = attempt;
     attempt.lastError = error;
     attempt.bytes = undefined;
@@ -298,39 +237,29 @@ export class WireProduceDriver implements ProduceDriver {
   }
 
   /** Ends the batch, unless the error may pass. */
-  #failed(attempt: Attempt, error: TurnpikeError, rejected: readonly number[] = []): void {
-    attempt.lastError = error;
-    const unknown = error.code === 'TOPIC_UNKNOWN';
-    const now = this.#context.clock.monotonic();
-    attempt.unknownSinceMs = unknown ? (attempt.unknownSinceMs ?? now) : undefined;
-    const given = unknown && now - (attempt.unknownSinceMs ?? now) >= UNKNOWN_TOPIC_PATIENCE_MS;
-    if (error.retriable && !given && !this.#closed.signal.aborted) return;
+  #failed(attempt: WireAttempt, error: TurnpikeError, rejected: readonly number[] = []): void {
+    const { unknownTooLong } = failedWith(attempt, error, this.#context.clock.monotonic());
+    if (error.retriable && !unknownTooLong && !this.#closed.signal.aborted) return;
     this.#end(attempt, final(error).withWritten(attempt.maybeWritten ? 'unknown' : 'no'), rejected);
   }
 
-  #timedOut(attempt: Attempt): void {
-    const { topic, partition } = attempt.batch;
-    const { attempts, lastError, inFlight, maybeWritten } = attempt;
-    const text = `${topic}/${partition}: not acknowledged within the delivery timeout, after ${attempts === 1 ? '1 try' : `${attempts} tries`}; the last: ${inFlight ? 'no answer' : (lastError?.message ?? 'no answer')}`;
-    const written = maybeWritten || inFlight ? 'unknown' : 'no';
-    this.#end(attempt, new TurnpikeError('DELIVERY_TIMEOUT', text, { cause: lastError, topic, partition, retriable: true, written }));
+  #timedOut(attempt: WireAttempt): void {
+    this.#end(attempt, timeoutOf(attempt, attempt.attempts));
   }
 
-  #end(attempt: Attempt, error: TurnpikeError, rejected: readonly number[] = []): void {
+  #end(attempt: WireAttempt, error: TurnpikeError, rejected: readonly number[] = []): void {
     const { batch, attempts } = attempt;
-    const placed = error.facts.partition === undefined ? withPlace(error, batch.topic, batch.partition) : error;
-    const misfit = isKafkaError(error, 'OUT_OF_ORDER_SEQUENCE_NUMBER', 'UNKNOWN_PRODUCER_ID', 'INVALID_PRODUCER_EPOCH');
-    if (attempt.maybeWritten || attempt.inFlight || misfit) this.#raiseEpoch(batch);
-    this.#conclude(attempt, { baseOffset: -1n, attempts, error: placed, ...(rejected.length > 0 ? { rejected } : {}) });
+    if (attempt.maybeWritten || attempt.inFlight || isMisfit(error)) this.#raiseEpoch(batch);
+    this.#conclude(attempt, { baseOffset: -1n, attempts, error: placed(error, batch), ...(rejected.length > 0 ? { rejected } : {}) });
     attempt.onLate();
   }
 
-  #conclude(attempt: Attempt, outcome: ProduceOutcome): void {
+  #conclude(attempt: WireAttempt, outcome: ProduceOutcome): void {
     attempt.outcome = outcome;
     attempt.done.resolve(outcome);
   }
 
-  async #beforeRetry(attempt: Attempt, backoffMs: number): Promise<void> {
+  async #beforeRetry(attempt: WireAttempt, backoffMs: number): Promise<void> {
     const { clock, events } = this.#context;
     const { topic, bytes, deadlineMs } = attempt.batch;
     const leftMs = deadlineMs - clock.monotonic();
@@ -343,7 +272,7 @@ export class WireProduceDriver implements ProduceDriver {
     if (attempt.outcome === undefined) events.retried(topic, bytes);
   }
 
-  async #encode(attempt: Attempt): Promise<void> {
+  async #encode(attempt: WireAttempt): Promise<void> {
     if (attempt.bytes !== undefined) return;
     const { batch } = attempt;
     try {
@@ -413,32 +342,9 @@ export class WireProduceDriver implements ProduceDriver {
   }
 }
 
-/** Answers that leave it open whether the batch is in the log: it was appended there, or may have been, before something went wrong. All others come before it is. */
-const mayHaveAppended = (error: TurnpikeError): boolean =>
-  isKafkaError(
-    error,
-    'NOT_LEADER_OR_FOLLOWER', // Also of a leader that steps down while it waits for its followers.
-    'NOT_ENOUGH_REPLICAS_AFTER_APPEND',
-    'REQUEST_TIMED_OUT',
-    'KAFKA_STORAGE_ERROR',
-    'NETWORK_EXCEPTION',
-    'UNKNOWN_SERVER_ERROR',
-  ) || /^ERROR_/.test(error.facts.kafkaError ?? '');
+const topicsOf = (attempts: readonly WireAttempt[]): string => [...new Set(attempts.map((a) => a.batch.topic))].join(', ');
 
-const topicsOf = (attempts: readonly Attempt[]): string => [...new Set(attempts.map((a) => a.batch.topic))].join(', ');
-
-function dataOf(attempts: readonly Attempt[]): TopicData[] {
+function dataOf(attempts: readonly WireAttempt[]): TopicData[] {
   const byTopic = Map.groupBy(attempts, (a) => a.batch.topic);
   return [...byTopic].map(([topic, of]) => ({ topic, partitions: of.map((a) => ({ partition: a.batch.partition, records: a.bytes as Buffer })) }));
-}
-
-function withPlace(error: TurnpikeError, topic: string, partition: number): TurnpikeError {
-  return new TurnpikeError(error.code, withoutCode(error), {
-    ...error.facts,
-    topic,
-    partition,
-    cause: error.cause ?? error,
-    retriable: error.retriable,
-    ...(error.written ? { written: error.written } : {}),
-  });
 }
