@@ -1,8 +1,8 @@
 import type { LibrdKafkaError } from '@confluentinc/kafka-javascript';
 import { type Clock, type CommitOffset, pause } from '@turnpike/core/spi';
+import { partitionKey } from '../wire/assignor.ts';
 import { LOCAL } from './errors.ts';
 import type { PartitionOffset, RawConsumer } from './library.ts';
-import { partitionKey } from './position.ts';
 
 /** Commits under way: the library tells an outcome apart from the call, by its offsets. */
 export class Commits {

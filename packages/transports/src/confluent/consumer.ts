@@ -11,12 +11,14 @@ import {
   type SeekTarget,
   type TopicPartition,
 } from '@turnpike/core/spi';
+import { partitionKey } from '../wire/assignor.ts';
 import type { Control } from '../wire/control.ts';
+import { Changes } from '../wire/read-ahead.ts';
 import { Commits } from './commits.ts';
 import { consumerConfig } from './consumer-config.ts';
 import { codeOf, KAFKA, LOCAL, libraryError, numberedError } from './errors.ts';
 import { type Config, call, close, connectionConfig, keepToken, type Library, listen, open, type PartitionOffset, type RawConsumer } from './library.ts';
-import { Position, partitionKey } from './position.ts';
+import { Position } from './position.ts';
 
 /** How many records one call takes out of the library's queue. */
 const TAKE = 500;
@@ -56,13 +58,13 @@ export class ConfluentConsumer implements ConsumerPort {
   readonly #stop = new AbortController();
   readonly #joined = Promise.withResolvers<void>();
   readonly #commits: Commits;
-  readonly #waiters = new Set<() => void>();
+  readonly #changes: Changes;
   #client: RawConsumer | undefined;
   #listener: AssignmentListener | undefined;
   #topics: readonly string[] = [];
   #refreshed: Disposable | undefined;
   #token: Disposable | undefined;
-  #changes: Disposable | undefined;
+  #identityChanges: Disposable | undefined;
   /** Its client speaks with a certificate of the past. */
   #worn = false;
   #running: Promise<void> = Promise.resolve();
@@ -90,6 +92,7 @@ export class ConfluentConsumer implements ConsumerPort {
     this.#parts = parts;
     this.group = parts.options.group;
     this.#commits = new Commits(parts.context.clock);
+    this.#changes = new Changes(parts.context.clock);
     this.#joined.promise.catch(() => {}); // Of interest only to who subscribes.
   }
 
@@ -114,7 +117,7 @@ export class ConfluentConsumer implements ConsumerPort {
     }
     this.#begin(client);
     this.#refreshed = control.metadata.onRefresh(() => this.#lookForGone());
-    this.#changes = context.identity.onChange(() => {
+    this.#identityChanges = context.identity.onChange(() => {
       if (context.identity.kind === 'mtls') this.#worn = true;
     });
     this.#running = this.#run();
@@ -122,17 +125,9 @@ export class ConfluentConsumer implements ConsumerPort {
   }
 
   async poll(maxWaitMs: number, signal?: AbortSignal): Promise<readonly FetchedBatch[]> {
-    const { clock } = this.#parts.context;
-    const until = clock.monotonic() + maxWaitMs;
     // In a turn of its own: who polls on must not keep everything else from running.
-    if (this.#closing) await pause(clock, 1);
-    for (;;) {
-      if (this.#refusal) throw this.#refusal;
-      const batches = this.#take();
-      const leftMs = until - clock.monotonic();
-      if (batches.length > 0 || leftMs <= 0 || signal?.aborted || this.#stop.signal.aborted) return batches;
-      await this.#changeWithin(leftMs, signal);
-    }
+    if (this.#closing) await pause(this.#parts.context.clock, 1);
+    return this.#changes.poll(() => this.#take(), maxWaitMs, { poller: signal, closed: this.#stop.signal });
   }
 
   pause(partitions: readonly TopicPartition[]): void {
@@ -147,7 +142,7 @@ export class ConfluentConsumer implements ConsumerPort {
       const position = this.#positions.get(partitionKey(tp));
       if (position) position.paused = false;
     }
-    this.#wake();
+    this.#changes.tell();
   }
 
   async seek(tp: TopicPartition, target: SeekTarget): Promise<void> {
@@ -173,7 +168,7 @@ export class ConfluentConsumer implements ConsumerPort {
         }
       }
     });
-    this.#wake();
+    this.#changes.tell();
   }
 
   async commit(offsets: readonly CommitOffset[]): Promise<void> {
@@ -219,9 +214,9 @@ export class ConfluentConsumer implements ConsumerPort {
       this.#joined.resolve();
       this.#refreshed?.[Symbol.dispose]();
       this.#token?.[Symbol.dispose]();
-      this.#changes?.[Symbol.dispose]();
+      this.#identityChanges?.[Symbol.dispose]();
       this.#nextDiagnosis?.[Symbol.dispose]();
-      this.#wake();
+      this.#changes.tell();
       await this.#running;
       await this.#turn;
       this.#positions.clear();
@@ -245,7 +240,7 @@ export class ConfluentConsumer implements ConsumerPort {
       offset_commit_cb: (error: LibrdKafkaError | undefined, offsets: readonly PartitionOffset[]) => this.#commits.settle(error, offsets),
       queue_non_empty_cb: () => {
         this.#news = true;
-        this.#wake();
+        this.#changes.tell();
       },
     };
     const client = new library.KafkaConsumer(config, { 'auto.offset.reset': options.startAt === 'fail' ? 'error' : options.startAt });
@@ -293,7 +288,7 @@ export class ConfluentConsumer implements ConsumerPort {
       const holding = this.#regulate(client);
       this.#news = false;
       const took = holding ? 0 : await this.#inTurn(async () => (client === this.#client ? this.#consume(client) : 0));
-      if (took === 0 && !this.#news) await this.#changeWithin(TICK_MS);
+      if (took === 0 && !this.#news) await this.#changes.within(TICK_MS, this.#stop.signal);
     }
   }
 
@@ -318,7 +313,7 @@ export class ConfluentConsumer implements ConsumerPort {
     const ends = this.#ends;
     this.#ends = [];
     for (const end of ends) this.#positions.get(partitionKey(end))?.passed(BigInt(end.offset));
-    if (messages.length + ends.length > 0) this.#wake();
+    if (messages.length + ends.length > 0) this.#changes.tell();
     return messages.length;
   }
 
@@ -369,8 +364,9 @@ export class ConfluentConsumer implements ConsumerPort {
   }
 
   #take(): readonly FetchedBatch[] {
+    if (this.#refusal) throw this.#refusal;
     const batches = [...this.#positions.values()].flatMap((p) => p.take() ?? []);
-    if (batches.length > 0) this.#wake();
+    if (batches.length > 0) this.#changes.tell();
     return batches;
   }
 
@@ -415,7 +411,7 @@ export class ConfluentConsumer implements ConsumerPort {
       if (lost) this.#listener?.lost(tps);
       this.#unassign(client, tps);
     });
-    this.#wake();
+    this.#changes.tell();
   }
 
   #unassign(client: RawConsumer, partitions: readonly TopicPartition[]): void {
@@ -544,23 +540,8 @@ export class ConfluentConsumer implements ConsumerPort {
     return done;
   }
 
-  #wake(): void {
-    for (const wake of [...this.#waiters]) wake();
-  }
-
   #stopped(unless: AbortSignal): Promise<void> {
     return new Promise((resolve) => this.#stop.signal.addEventListener('abort', () => resolve(), { once: true, signal: unless }));
-  }
-
-  /** Resolves when something has come, or has been taken, or after this time. */
-  async #changeWithin(ms: number, signal?: AbortSignal): Promise<void> {
-    const over = new AbortController();
-    const wake = () => over.abort();
-    this.#waiters.add(wake);
-    signal?.addEventListener('abort', wake);
-    await pause(this.#parts.context.clock, ms, over.signal);
-    signal?.removeEventListener('abort', wake);
-    this.#waiters.delete(wake);
   }
 }
 

@@ -2,8 +2,6 @@ import type { Message } from '@confluentinc/kafka-javascript';
 import type { FetchedBatch, InboundRecord, TopicPartition } from '@turnpike/core/spi';
 import { fromRaw } from './headers.ts';
 
-export const partitionKey = (tp: TopicPartition): string => `${tp.topic}/${tp.partition}`;
-
 /** One assigned partition, from its assignment to its revocation: what has come of it and nobody has polled yet. */
 export class Position {
   readonly tp: TopicPartition;

@@ -1,37 +1,27 @@
-import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
-import {
-  type AssignmentListener,
-  type CommitOffset,
-  type CompiledConsumerOptions,
-  type ConsumerPort,
-  type FetchedBatch,
-  type LinkContext,
-  pause,
-  type SeekTarget,
-  type TopicPartition,
+import { asTurnpikeError, type TurnpikeError } from '@turnpike/core';
+import type {
+  AssignmentListener,
+  CommitOffset,
+  CompiledConsumerOptions,
+  ConsumerPort,
+  FetchedBatch,
+  LinkContext,
+  SeekTarget,
+  TopicPartition,
 } from '@turnpike/core/spi';
-import { partitionKey } from '../wire/assignor.ts';
 import { Connections } from '../wire/connections.ts';
 import type { Control } from '../wire/control.ts';
 import { Coordinator } from '../wire/coordinator.ts';
 import { brokerError } from '../wire/errors.ts';
+import { newPosition, type Position, ReadAhead } from '../wire/read-ahead.ts';
 import { decodeBatches } from '../wire/record-batch.ts';
 import type { LibraryFetch } from './answers.ts';
 import type { LibraryModule } from './library.ts';
 import { GroupMember, type MemberListener } from './member.ts';
 
-/** One assigned partition, from its assignment to its revocation. */
-interface Position {
-  readonly tp: TopicPartition;
-  /** Where the next fetch must begin; undefined = not known yet. */
-  offset: bigint | undefined;
-  /** How often it was sought. */
-  seeks: number;
-  paused: boolean;
+interface KafkajsPosition extends Position {
   /** Whether kafkajs may fetch it. */
   flowing: boolean;
-  queued: FetchedBatch[];
-  queuedBytes: number;
 }
 
 export interface ConsumerParts {
@@ -45,8 +35,6 @@ export interface ConsumerParts {
   readonly onClosed: () => void;
 }
 
-const RETRY_MS = 200;
-
 /** What kafkajs pushes, to be pulled: a bounded amount read ahead, and positions of our own. kafkajs is told where each partition begins, and fetches none of which enough waits or for which the gate has no permit. Committing, and
  *  looking up offsets, is not its business: it says too little about how that went. */
 export class KafkajsConsumer implements ConsumerPort, MemberListener {
@@ -55,12 +43,10 @@ export class KafkajsConsumer implements ConsumerPort, MemberListener {
   readonly #options: CompiledConsumerOptions;
   readonly #connections: Connections;
   readonly #coordinator: Coordinator;
-  readonly #positions = new Map<string, Position>();
+  readonly #ahead: ReadAhead<KafkajsPosition>;
   readonly #stop = new AbortController();
-  readonly #waiters = new Set<() => void>();
   #listener: AssignmentListener | undefined;
   #member: GroupMember | undefined;
-  #queuedBytes = 0;
   /** What a poll rejects with. */
   #refusal: TurnpikeError | undefined;
   #permitted: Disposable | undefined;
@@ -70,6 +56,7 @@ export class KafkajsConsumer implements ConsumerPort, MemberListener {
     this.#parts = parts;
     this.#context = parts.context;
     this.#options = parts.options;
+    this.#ahead = new ReadAhead(parts.context, parts.options, this.#stop.signal);
     this.#connections = new Connections(parts.context, () => parts.options.requestTimeoutMs);
     this.#coordinator = new Coordinator(parts.options.group, parts.context, parts.control.metadata, this.#connections);
   }
@@ -85,55 +72,32 @@ export class KafkajsConsumer implements ConsumerPort, MemberListener {
     await this.#member.start();
   }
 
-  async poll(maxWaitMs: number, signal?: AbortSignal): Promise<readonly FetchedBatch[]> {
-    const { clock } = this.#context;
-    const until = clock.monotonic() + maxWaitMs;
-    for (;;) {
-      if (this.#refusal) throw this.#refusal;
-      const batches = this.#takeQueued();
-      const leftMs = until - clock.monotonic();
-      if (batches.length > 0 || leftMs <= 0 || signal?.aborted || this.#stop.signal.aborted) return batches;
-      await this.#changeWithin(leftMs, signal);
-    }
+  poll(maxWaitMs: number, signal?: AbortSignal): Promise<readonly FetchedBatch[]> {
+    return this.#ahead.changes.poll(() => this.#take(), maxWaitMs, { poller: signal, closed: this.#stop.signal });
   }
 
   pause(partitions: readonly TopicPartition[]): void {
-    for (const position of this.#of(partitions)) position.paused = true;
+    for (const position of this.#ahead.of(partitions)) position.paused = true;
     this.#regulate();
   }
 
   resume(partitions: readonly TopicPartition[]): void {
-    for (const position of this.#of(partitions)) position.paused = false;
+    for (const position of this.#ahead.of(partitions)) position.paused = false;
     this.#regulate();
-    this.#wake();
+    this.#ahead.changes.tell();
   }
 
   async seek(tp: TopicPartition, target: SeekTarget): Promise<void> {
-    const [position] = this.#of([tp]);
-    if (!position)
-      throw new TurnpikeError('MEMBERSHIP_LOST', `${partitionKey(tp)} is not assigned to this member; seek after it was.`, {
-        ...tp,
-        group: this.#options.group,
-      });
-    const ticket = ++position.seeks;
+    const { position, isLast } = this.#ahead.seeking(tp);
     const [found] = await this.#listOffsets([tp], target);
     // A later seek wins; and until the target is known all stays as it was, so that a seek that fails skips nothing.
-    if (position.seeks !== ticket || this.#positions.get(partitionKey(tp)) !== position || !found) return;
-    this.#forget(position);
+    if (!isLast() || !found) return;
+    this.#ahead.forget(position);
     this.#moveTo(position, found.offset);
   }
 
   async commit(offsets: readonly CommitOffset[]): Promise<void> {
-    const held = offsets.map((o) => this.#positions.get(partitionKey(o)));
-    // Asked before each try. A partition that was lost and has come back is another's progress by now: what was handled before must not be put in its place.
-    const member = () => {
-      const gone = offsets.find((o, i) => held[i] === undefined || held[i] !== this.#positions.get(partitionKey(o)) || !this.#member?.owns(o));
-      if (gone === undefined && this.#member) return this.#member.member();
-      const { group } = this.#options;
-      const where = gone === undefined ? group : `${group}: ${partitionKey(gone)}`;
-      const facts = gone === undefined ? { group } : { group, topic: gone.topic, partition: gone.partition };
-      throw new TurnpikeError('MEMBERSHIP_LOST', `${where} is not this member's any more; whoever has it reads on from the last commit.`, facts);
-    };
+    const member = this.#ahead.committer(offsets, this.#member);
     await this.#coordinator.commit(offsets, member, this.#options.requestTimeoutMs);
   }
 
@@ -149,7 +113,7 @@ export class KafkajsConsumer implements ConsumerPort, MemberListener {
     this.#closing ??= (async () => {
       this.#stop.abort();
       this.#permitted?.[Symbol.dispose]();
-      this.#wake();
+      this.#ahead.changes.tell();
       await this.#member?.leave();
       await this.#connections[Symbol.asyncDispose]();
       this.#parts.onClosed();
@@ -159,12 +123,19 @@ export class KafkajsConsumer implements ConsumerPort, MemberListener {
 
   assigned(partitions: readonly TopicPartition[]): void {
     for (const tp of partitions) {
-      const position: Position = { tp, offset: undefined, seeks: 0, paused: false, flowing: false, queued: [], queuedBytes: 0 };
-      this.#positions.set(partitionKey(tp), position);
+      this.#ahead.add({ ...newPosition(tp), flowing: false });
       this.#member?.pause(tp); // Until it is known where it begins.
     }
     this.#listener?.assigned(partitions);
-    void this.#findPositions(this.#of(partitions));
+    // A seek that came first has its own way to a position.
+    const positions = this.#ahead.of(partitions).filter((p) => p.seeks === 0);
+    void this.#find(positions, (tps) =>
+      this.#ahead.start(
+        tps,
+        (of) => this.committed(of),
+        (of, target) => this.#listOffsets(of, target),
+      ),
+    );
   }
 
   async revoking(partitions: readonly TopicPartition[]): Promise<void> {
@@ -181,13 +152,13 @@ export class KafkajsConsumer implements ConsumerPort, MemberListener {
     if (this.#stop.signal.aborted) return;
     this.#refusal ??= error;
     this.#listener?.failed(error);
-    this.#wake();
+    this.#ahead.changes.tell();
   }
 
   /** Records are decoded here, and not by kafkajs: of transactions that were aborted side by side it lets records through, or holds back committed ones; a key of four zeros
    *  is an abort to it; it keeps no order among headers; and one partition's error takes the records of all others with it. */
   fetched({ topic, partition, fetchOffset, errorCode, records: bytes, aborted, highWatermark }: LibraryFetch): void {
-    const position = this.#positions.get(partitionKey({ topic, partition }));
+    const position = this.#ahead.at({ topic, partition });
     if (!position || position.offset !== fetchOffset) return; // Of before a seek.
     if (errorCode !== 0) {
       this.#refused(position, errorCode);
@@ -197,9 +168,8 @@ export class KafkajsConsumer implements ConsumerPort, MemberListener {
       const { records, nextOffset } = decodeBatches(bytes, { topic, partition, fetchOffset }, this.#options.isolation === 'read_committed' ? aborted : []);
       if (nextOffset === undefined) return;
       this.#context.fetchGate.charge(topic, this.#options.group, records.length, bytes.length);
-      position.queued.push({ topic, partition, records, nextOffset, highWatermark, bytes: bytes.length, fetchedAtMs: this.#member?.startedFetchAtMs ?? 0 });
-      position.queuedBytes += bytes.length;
-      this.#queuedBytes += bytes.length;
+      const fetchedAtMs = this.#member?.startedFetchAtMs ?? 0;
+      this.#ahead.push(position, { topic, partition, records, nextOffset, highWatermark, bytes: bytes.length, fetchedAtMs });
       this.#moveTo(position, nextOffset);
     } catch (error) {
       this.failed(asTurnpikeError(error, 'INTERNAL', `${topic}/${partition}: the broker's answer could not be read.`, { topic, partition }));
@@ -207,7 +177,7 @@ export class KafkajsConsumer implements ConsumerPort, MemberListener {
   }
 
   /** What may pass kafkajs deals with: it asks for the leaders again. */
-  #refused(position: Position, errorCode: number): void {
+  #refused(position: KafkajsPosition, errorCode: number): void {
     const { group, startAt } = this.#options;
     const { topic } = position.tp;
     const { offset: from } = position;
@@ -222,84 +192,31 @@ export class KafkajsConsumer implements ConsumerPort, MemberListener {
     void this.#find([position], (tps) => this.#listOffsets(tps, target));
   }
 
-  /** From the group's commits, else from where the options say. */
-  async #findPositions(positions: readonly Position[]): Promise<void> {
-    const { group, startAt, requestTimeoutMs } = this.#options;
-    await this.#find(positions, async (tps) => {
-      const committed = await this.#coordinator.committed(tps, requestTimeoutMs);
-      const without = tps.filter((tp) => !committed.some((c) => partitionKey(c) === partitionKey(tp)));
-      const [first] = without;
-      if (first && startAt === 'fail')
-        throw new TurnpikeError('OFFSET_OUT_OF_RANGE', `${partitionKey(first)}: ${group} has no committed offset and consumer.startAt is "fail".`, {
-          ...first,
-          group,
-        });
-      const started = without.length === 0 ? [] : await this.#listOffsets(without, startAt === 'latest' ? 'end' : 'beginning');
-      return [...committed, ...started];
-    });
+  #find(positions: readonly KafkajsPosition[], look: (tps: readonly TopicPartition[]) => Promise<readonly CommitOffset[]>): Promise<void> {
+    return this.#ahead.find(positions, look, { found: (position, offset) => this.#moveTo(position, offset), failed: (error) => this.failed(error) });
   }
 
-  /** For those of these assignments, and no later ones of the same partitions, that have not been sought meanwhile. */
-  async #find(positions: readonly Position[], look: (tps: readonly TopicPartition[]) => Promise<readonly CommitOffset[]>): Promise<void> {
-    const { logger, clock } = this.#context;
-    const { group } = this.#options;
-    const seeks = new Map(positions.map((p) => [p, p.seeks]));
-    const waits = (p: Position) => this.#positions.get(partitionKey(p.tp)) === p && p.offset === undefined && p.seeks === seeks.get(p);
-    for (let asked = positions.filter(waits); !this.#stop.signal.aborted && asked.length > 0; asked = asked.filter(waits)) {
-      try {
-        const offsets = await look(asked.map((p) => p.tp));
-        const found = new Map(offsets.map((o) => [partitionKey(o), o.offset]));
-        for (const position of asked.filter(waits)) {
-          const offset = found.get(partitionKey(position.tp));
-          if (offset !== undefined) this.#moveTo(position, offset);
-        }
-      } catch (error) {
-        const ours = asTurnpikeError(error, 'INTERNAL', `${group}: its offsets could not be read.`, { group });
-        if (this.#stop.signal.aborted) return;
-        if (!ours.retriable) return this.failed(ours);
-        logger.debug('consumer.offsets_unavailable', { group, message: ours.message });
-        await pause(clock, RETRY_MS, this.#stop.signal);
-      }
-    }
-  }
-
-  #moveTo(position: Position, offset: bigint): void {
+  #moveTo(position: KafkajsPosition, offset: bigint): void {
     position.offset = offset;
     this.#member?.seek(position.tp, offset);
     this.#regulate();
-    this.#wake();
+    this.#ahead.changes.tell();
   }
 
-  #hold(position: Position): void {
+  #hold(position: KafkajsPosition): void {
     position.offset = undefined;
     position.flowing = false;
     this.#member?.pause(position.tp);
   }
 
   #drop(partitions: readonly TopicPartition[]): void {
-    for (const position of this.#of(partitions)) {
-      this.#forget(position);
-      this.#positions.delete(partitionKey(position.tp));
-    }
+    this.#ahead.drop(partitions);
     this.#regulate();
   }
 
-  #forget(position: Position): void {
-    this.#queuedBytes -= position.queuedBytes;
-    position.queued = [];
-    position.queuedBytes = 0;
-    this.#wake();
-  }
-
-  #takeQueued(): readonly FetchedBatch[] {
-    const batches: FetchedBatch[] = [];
-    for (const position of this.#positions.values()) {
-      if (position.paused || position.queued.length === 0) continue;
-      batches.push(...position.queued);
-      this.#queuedBytes -= position.queuedBytes;
-      position.queued = [];
-      position.queuedBytes = 0;
-    }
+  #take(): readonly FetchedBatch[] {
+    if (this.#refusal) throw this.#refusal;
+    const batches = this.#ahead.take();
     if (batches.length > 0) this.#regulate();
     return batches;
   }
@@ -312,9 +229,9 @@ export class KafkajsConsumer implements ConsumerPort, MemberListener {
     this.#permitted?.[Symbol.dispose]();
     let waitMs = Number.POSITIVE_INFINITY;
     try {
-      for (const position of this.#positions.values()) {
+      for (const position of this.#ahead.all()) {
         const wanted =
-          position.offset !== undefined && !position.paused && this.#queuedBytes < maxPrefetchBytes && position.queuedBytes < maxPartitionFetchBytes;
+          position.offset !== undefined && !position.paused && this.#ahead.queuedBytes < maxPrefetchBytes && position.queuedBytes < maxPartitionFetchBytes;
         const heldMs = wanted ? fetchGate.permit(position.tp.topic, group) : 0;
         if (heldMs > 0) waitMs = Math.min(waitMs, heldMs);
         const flowing = wanted && heldMs === 0;
@@ -330,30 +247,7 @@ export class KafkajsConsumer implements ConsumerPort, MemberListener {
     if (waitMs < Number.POSITIVE_INFINITY) this.#permitted = clock.after(waitMs, () => this.#regulate());
   }
 
-  #of(partitions: readonly TopicPartition[]): Position[] {
-    return partitions.flatMap((tp) => this.#positions.get(partitionKey(tp)) ?? []);
-  }
-
   #listOffsets(partitions: readonly TopicPartition[], target: SeekTarget): Promise<readonly CommitOffset[]> {
     return this.#parts.control.offsets(partitions, target, this.#options.isolation === 'read_committed', this.#options.requestTimeoutMs);
-  }
-
-  #wake(): void {
-    for (const wake of this.#waiters) wake();
-  }
-
-  #changeWithin(ms: number, signal: AbortSignal = this.#stop.signal): Promise<void> {
-    if (signal.aborted) return Promise.resolve();
-    return new Promise((resolve) => {
-      const done = () => {
-        timer[Symbol.dispose]();
-        this.#waiters.delete(done);
-        signal.removeEventListener('abort', done);
-        resolve();
-      };
-      const timer = this.#context.clock.after(ms, done, { holds: true });
-      this.#waiters.add(done);
-      signal.addEventListener('abort', done);
-    });
   }
 }

@@ -10,7 +10,6 @@ import {
   type SeekTarget,
   type TopicPartition,
 } from '@turnpike/core/spi';
-import { partitionKey } from './assignor.ts';
 import type { Connections } from './connections.ts';
 import { Coordinator } from './coordinator.ts';
 import { brokerError, isKafkaError } from './errors.ts';
@@ -18,23 +17,15 @@ import { type FetchedPartition, fetchApi } from './fetch.ts';
 import { Membership } from './membership.ts';
 import type { Metadata } from './metadata.ts';
 import { listOffsets } from './offsets.ts';
+import { newPosition, type Position, ReadAhead } from './read-ahead.ts';
 import { decodeBatches } from './record-batch.ts';
 
-/** One assigned partition, from its assignment to its revocation. */
-interface Position {
-  readonly tp: TopicPartition;
-  /** Where the next fetch begins; undefined = not known yet. */
-  offset: bigint | undefined;
+interface WirePosition extends Position {
   /** Raised by a seek: a fetch that was sent before it is thrown away. */
   version: number;
-  /** How often it was sought. */
-  seeks: number;
-  paused: boolean;
   fetching: boolean;
   /** Monotonic ms before which it is not asked for again: its leader has refused it. */
   notBeforeMs: number;
-  queued: FetchedBatch[];
-  queuedBytes: number;
 }
 
 const RETRY_MS = 200;
@@ -49,16 +40,13 @@ export class WireConsumer implements ConsumerPort {
   readonly #options: CompiledConsumerOptions;
   readonly #coordinator: Coordinator;
   readonly #onClosed: () => void;
-  readonly #positions = new Map<string, Position>();
+  readonly #ahead: ReadAhead<WirePosition>;
   readonly #loops = new Map<number, Promise<void>>();
   readonly #stop = new AbortController();
   #listener: AssignmentListener | undefined;
   #membership: Membership | undefined;
-  #queuedBytes = 0;
   /** What a poll rejects with: the fetch gate's refusal. */
   #refusal: TurnpikeError | undefined;
-  /** Polls that wait for records, and loops that wait for room or partitions. */
-  readonly #waiters = new Set<() => void>();
   /** Where the next fetch begins among the partitions of its broker: an answer has room for some, and those must not always be the same. */
   #turn = 0;
   #looking: Promise<void> | undefined;
@@ -72,6 +60,7 @@ export class WireConsumer implements ConsumerPort {
     this.#metadata = metadata;
     this.#connections = connections;
     this.#options = options;
+    this.#ahead = new ReadAhead(context, options, this.#stop.signal);
     this.#coordinator = new Coordinator(options.group, context, metadata, connections);
   }
 
@@ -104,62 +93,32 @@ export class WireConsumer implements ConsumerPort {
     await this.#membership.start();
   }
 
-  async poll(maxWaitMs: number, signal?: AbortSignal): Promise<readonly FetchedBatch[]> {
-    const { clock } = this.#context;
-    const until = clock.monotonic() + maxWaitMs;
-    for (;;) {
-      if (this.#refusal) throw this.#refusal;
-      const batches = this.#takeQueued();
-      const leftMs = until - clock.monotonic();
-      if (batches.length > 0 || leftMs <= 0 || signal?.aborted || this.#stop.signal.aborted) return batches;
-      await this.#changeWithin(leftMs, signal);
-    }
+  poll(maxWaitMs: number, signal?: AbortSignal): Promise<readonly FetchedBatch[]> {
+    return this.#ahead.changes.poll(() => this.#take(), maxWaitMs, { poller: signal, closed: this.#stop.signal });
   }
 
   pause(partitions: readonly TopicPartition[]): void {
-    for (const tp of partitions) {
-      const position = this.#positions.get(partitionKey(tp));
-      if (position) position.paused = true;
-    }
+    for (const position of this.#ahead.of(partitions)) position.paused = true;
   }
 
   resume(partitions: readonly TopicPartition[]): void {
-    for (const tp of partitions) {
-      const position = this.#positions.get(partitionKey(tp));
-      if (position) position.paused = false;
-    }
-    this.#wake();
+    for (const position of this.#ahead.of(partitions)) position.paused = false;
+    this.#ahead.changes.tell();
   }
 
   async seek(tp: TopicPartition, target: SeekTarget): Promise<void> {
-    const position = this.#positions.get(partitionKey(tp));
-    if (!position)
-      throw new TurnpikeError('MEMBERSHIP_LOST', `${partitionKey(tp)} is not assigned to this member; seek after it was.`, {
-        ...tp,
-        group: this.#options.group,
-      });
-    const ticket = ++position.seeks;
+    const { position, isLast } = this.#ahead.seeking(tp);
     const [found] = await this.#listOffsets([tp], target);
     // A later seek wins; and until the target is known all stays as it was, so that a seek that fails skips nothing.
-    if (position.seeks !== ticket || this.#positions.get(partitionKey(tp)) !== position) return;
+    if (!isLast()) return;
     this.#forget(position);
     position.offset = found?.offset;
     this.#ensureLoops();
-    this.#wake();
+    this.#ahead.changes.tell();
   }
 
   async commit(offsets: readonly CommitOffset[]): Promise<void> {
-    const membership = this.#membership;
-    const held = offsets.map((o) => this.#positions.get(partitionKey(o)));
-    // Asked before each try. A partition that was lost and has come back is another's progress by now: what was handled before must not be put in its place.
-    const member = () => {
-      const gone = offsets.find((o, i) => held[i] === undefined || held[i] !== this.#positions.get(partitionKey(o)) || !membership?.owns(o));
-      if (gone === undefined && membership) return membership.member();
-      const { group } = this.#options;
-      const where = gone === undefined ? `${group}` : `${group}: ${partitionKey(gone)}`;
-      const text = `${where} is not this member's any more; whoever has it reads on from the last commit.`;
-      throw new TurnpikeError('MEMBERSHIP_LOST', text, gone === undefined ? { group } : { group, topic: gone.topic, partition: gone.partition });
-    };
+    const member = this.#ahead.committer(offsets, this.#membership);
     const sent = member().generation;
     try {
       await this.#coordinator.commit(offsets, member, this.#options.requestTimeoutMs);
@@ -181,7 +140,7 @@ export class WireConsumer implements ConsumerPort {
   [Symbol.asyncDispose](): Promise<void> {
     this.#closing ??= (async () => {
       this.#stop.abort();
-      this.#wake();
+      this.#ahead.changes.tell();
       this.#refreshed?.[Symbol.dispose]();
       await this.#membership?.leave();
       await this.#connections[Symbol.asyncDispose](); // Ends the fetches and the join that wait at a broker.
@@ -193,90 +152,58 @@ export class WireConsumer implements ConsumerPort {
   }
 
   #assigned(partitions: readonly TopicPartition[]): void {
-    for (const tp of partitions)
-      this.#positions.set(partitionKey(tp), {
-        tp,
-        offset: undefined,
-        version: 0,
-        seeks: 0,
-        paused: false,
-        fetching: false,
-        notBeforeMs: 0,
-        queued: [],
-        queuedBytes: 0,
-      });
+    for (const tp of partitions) this.#ahead.add({ ...newPosition(tp), version: 0, fetching: false, notBeforeMs: 0 });
     this.#listener?.assigned(partitions);
-    void this.#findPositions(partitions);
+    // A seek that came first has its own way to a position.
+    const positions = this.#ahead.of(partitions).filter((p) => p.seeks === 0);
+    const { requestTimeoutMs } = this.#options;
+    void this.#find(
+      positions,
+      (tps) =>
+        this.#ahead.start(
+          tps,
+          (of) => this.#coordinator.committed(of, requestTimeoutMs),
+          (of, target) => this.#listOffsets(of, target),
+        ),
+      (error) => this.#listener?.failed(error),
+    );
   }
 
-  /** From the group's commits, else from where the options say. */
-  async #findPositions(partitions: readonly TopicPartition[]): Promise<void> {
-    const { group, requestTimeoutMs } = this.#options;
-    const { logger, clock } = this.#context;
-    // These assignments and no later ones of the same partitions: an answer that comes late is not for those.
-    const positions = partitions.flatMap((tp) => this.#positions.get(partitionKey(tp)) ?? []);
-    // A seek that came first has its own way to a position.
-    const waits = (p: Position) => this.#positions.get(partitionKey(p.tp)) === p && p.offset === undefined && p.seeks === 0;
-    for (let asked = positions.filter(waits); !this.#stop.signal.aborted && asked.length > 0; asked = positions.filter(waits)) {
-      try {
-        const tps = asked.map((p) => p.tp);
-        const committed = await this.#coordinator.committed(tps, requestTimeoutMs);
-        const without = tps.filter((tp) => !committed.some((c) => partitionKey(c) === partitionKey(tp)));
-        const [first] = without;
-        if (first && this.#options.startAt === 'fail')
-          throw new TurnpikeError('OFFSET_OUT_OF_RANGE', `${partitionKey(first)}: ${group} has no committed offset and consumer.startAt is "fail".`, {
-            ...first,
-            group,
-          });
-        const started = without.length === 0 ? [] : await this.#listOffsets(without, this.#options.startAt === 'latest' ? 'end' : 'beginning');
-        const found = new Map([...committed, ...started].map((o) => [partitionKey(o), o.offset]));
-        for (const position of asked.filter(waits)) position.offset = found.get(partitionKey(position.tp));
-        this.#ensureLoops();
-        this.#wake();
-      } catch (error) {
-        const ours = asTurnpikeError(error, 'INTERNAL', `${group}: its offsets could not be read.`, { group });
-        if (this.#stop.signal.aborted) return;
-        if (!ours.retriable) return this.#listener?.failed(ours);
-        logger.debug('consumer.offsets_unavailable', { group, message: ours.message });
-        await pause(clock, RETRY_MS, this.#stop.signal);
-      }
-    }
+  #find(
+    positions: readonly WirePosition[],
+    look: (tps: readonly TopicPartition[]) => Promise<readonly CommitOffset[]>,
+    failed: (error: TurnpikeError) => void,
+  ): Promise<void> {
+    const found = (position: WirePosition, offset: bigint) => {
+      position.offset = offset;
+      this.#ensureLoops();
+      this.#ahead.changes.tell();
+    };
+    return this.#ahead.find(positions, look, { found, failed });
   }
 
   #drop(partitions: readonly TopicPartition[]): void {
-    for (const tp of partitions) {
-      const position = this.#positions.get(partitionKey(tp));
-      if (position) this.#forget(position);
-      this.#positions.delete(partitionKey(tp));
-    }
+    for (const position of this.#ahead.of(partitions)) position.version++;
+    this.#ahead.drop(partitions);
   }
 
   /** What was read ahead of a position that is no longer the one. */
-  #forget(position: Position): void {
+  #forget(position: WirePosition): void {
     position.version++;
-    this.#queuedBytes -= position.queuedBytes;
-    position.queued = [];
-    position.queuedBytes = 0;
-    this.#wake();
+    this.#ahead.forget(position);
   }
 
-  #takeQueued(): readonly FetchedBatch[] {
-    const batches: FetchedBatch[] = [];
-    for (const position of this.#positions.values()) {
-      if (position.paused || position.queued.length === 0) continue;
-      batches.push(...position.queued);
-      this.#queuedBytes -= position.queuedBytes;
-      position.queued = [];
-      position.queuedBytes = 0;
-    }
-    if (batches.length > 0) this.#wake();
+  #take(): readonly FetchedBatch[] {
+    if (this.#refusal) throw this.#refusal;
+    const batches = this.#ahead.take();
+    if (batches.length > 0) this.#ahead.changes.tell();
     return batches;
   }
 
   /** A loop for each broker that leads one of our partitions; it ends when it leads none. */
   #ensureLoops(): void {
     let leaderless = false;
-    for (const { tp } of this.#positions.values()) {
+    for (const { tp } of this.#ahead.all()) {
       const leader = this.#metadata.leader(tp.topic, tp.partition);
       if (leader < 0) leaderless = true;
       if (leader < 0 || this.#loops.has(leader) || this.#stop.signal.aborted) continue;
@@ -295,14 +222,14 @@ export class WireConsumer implements ConsumerPort {
       if (!this.#stop.signal.aborted) await this.#metadata.refresh().catch(() => {});
       this.#looking = undefined;
       this.#ensureLoops();
-      this.#wake();
+      this.#ahead.changes.tell();
     })();
   }
 
   async #fetchFrom(leader: number): Promise<void> {
     const { clock, logger } = this.#context;
     while (!this.#stop.signal.aborted) {
-      const led = [...this.#positions.values()].filter(({ tp }) => this.#metadata.leader(tp.topic, tp.partition) === leader);
+      const led = [...this.#ahead.all()].filter(({ tp }) => this.#metadata.leader(tp.topic, tp.partition) === leader);
       if (led.length === 0) {
         this.#loops.delete(leader); // At once: the next assignment may come before this function's end is seen.
         this.#ensureLoops();
@@ -310,7 +237,7 @@ export class WireConsumer implements ConsumerPort {
       }
       try {
         const { due, waitMs } = this.#due(led);
-        if (due.length === 0) await this.#changeWithin(waitMs);
+        if (due.length === 0) await this.#ahead.changes.within(waitMs, this.#stop.signal);
         else await this.#fetch(leader, due);
       } catch (error) {
         const ours = asTurnpikeError(error, 'INTERNAL', 'fetching failed.');
@@ -325,12 +252,12 @@ export class WireConsumer implements ConsumerPort {
   }
 
   /** The partitions to ask for now, and how long to wait where there are none: no permit, no fetch. */
-  #due(led: readonly Position[]): { readonly due: readonly Position[]; readonly waitMs: number } {
+  #due(led: readonly WirePosition[]): { readonly due: readonly WirePosition[]; readonly waitMs: number } {
     const { group, maxPrefetchBytes, maxPartitionFetchBytes } = this.#options;
     const now = this.#context.clock.monotonic();
-    const due: Position[] = [];
+    const due: WirePosition[] = [];
     let waitMs = this.#options.requestTimeoutMs;
-    if (this.#queuedBytes >= maxPrefetchBytes) return { due, waitMs };
+    if (this.#ahead.queuedBytes >= maxPrefetchBytes) return { due, waitMs };
     for (const position of led) {
       if (position.offset === undefined || position.paused || position.fetching || position.queuedBytes >= maxPartitionFetchBytes) continue;
       const heldMs = Math.max(position.notBeforeMs - now, this.#context.fetchGate.permit(position.tp.topic, group));
@@ -342,7 +269,7 @@ export class WireConsumer implements ConsumerPort {
     return { due: [...due.slice(from), ...due.slice(0, from)], waitMs };
   }
 
-  async #fetch(leader: number, due: readonly Position[]): Promise<void> {
+  async #fetch(leader: number, due: readonly WirePosition[]): Promise<void> {
     const { clock, events } = this.#context;
     const { group, fetchWaitMs, maxFetchBytes, maxPrefetchBytes, maxPartitionFetchBytes, isolation } = this.#options;
     const broker = this.#metadata.broker(leader);
@@ -358,7 +285,7 @@ export class WireConsumer implements ConsumerPort {
         [
           {
             maxWaitMs: fetchWaitMs,
-            maxBytes: Math.max(1, Math.min(maxFetchBytes, maxPrefetchBytes - this.#queuedBytes)),
+            maxBytes: Math.max(1, Math.min(maxFetchBytes, maxPrefetchBytes - this.#ahead.queuedBytes)),
             maxPartitionBytes: maxPartitionFetchBytes,
             readCommitted: isolation === 'read_committed',
             partitions: asked.map(({ position, offset }) => ({ topic: position.tp.topic, partition: position.tp.partition, offset })),
@@ -383,7 +310,7 @@ export class WireConsumer implements ConsumerPort {
     }
   }
 
-  #arrived(position: Position, fetchOffset: bigint, fetched: FetchedPartition, fetchedAtMs: number): void {
+  #arrived(position: WirePosition, fetchOffset: bigint, fetched: FetchedPartition, fetchedAtMs: number): void {
     const { topic, partition } = position.tp;
     const bytes = fetched.records.length;
     if (bytes === 0) return;
@@ -392,14 +319,12 @@ export class WireConsumer implements ConsumerPort {
     if (nextOffset === undefined) return;
     this.#context.fetchGate.charge(topic, this.#options.group, records.length, bytes);
     position.offset = nextOffset;
-    position.queued.push({ topic, partition, records, nextOffset, highWatermark: fetched.highWatermark, bytes, fetchedAtMs });
-    position.queuedBytes += bytes;
-    this.#queuedBytes += bytes;
-    this.#wake();
+    this.#ahead.push(position, { topic, partition, records, nextOffset, highWatermark: fetched.highWatermark, bytes, fetchedAtMs });
+    this.#ahead.changes.tell();
   }
 
   /** An error for one partition: it is left out for a while, the others of its broker go on. */
-  #refused(position: Position, { errorCode }: FetchedPartition): void {
+  #refused(position: WirePosition, { errorCode }: FetchedPartition): void {
     const { topic, partition } = position.tp;
     const { group } = this.#options;
     const { clock, logger } = this.#context;
@@ -407,7 +332,13 @@ export class WireConsumer implements ConsumerPort {
     if (error.code === 'OFFSET_OUT_OF_RANGE' && this.#options.startAt !== 'fail') {
       const target = this.#options.startAt === 'latest' ? 'end' : 'beginning';
       logger.warn('consumer.offset_reset', { topic, partition, group, from: String(position.offset), to: target });
-      void this.#reset(position, target);
+      // What was fetched before is still delivered: by now it may be nowhere else.
+      position.offset = undefined;
+      void this.#find(
+        [position],
+        (tps) => this.#listOffsets(tps, target),
+        (failure) => this.#fail(failure),
+      );
       return;
     }
     if (!error.retriable) {
@@ -420,34 +351,11 @@ export class WireConsumer implements ConsumerPort {
     this.#lookForLeaders();
   }
 
-  /** What was fetched before is still delivered: by now it may be nowhere else. */
-  async #reset(position: Position, target: SeekTarget): Promise<void> {
-    const { seeks } = position;
-    position.offset = undefined;
-    while (!this.#stop.signal.aborted && this.#positions.get(partitionKey(position.tp)) === position && position.seeks === seeks) {
-      try {
-        const [found] = await this.#listOffsets([position.tp], target);
-        if (position.seeks !== seeks) return;
-        position.offset = found?.offset;
-        this.#ensureLoops();
-        this.#wake();
-        return;
-      } catch (error) {
-        const ours = asTurnpikeError(error, 'INTERNAL', `${partitionKey(position.tp)}: its offsets could not be read.`, position.tp);
-        if (!ours.retriable) {
-          this.#fail(ours);
-          return;
-        }
-        await pause(this.#context.clock, RETRY_MS, this.#stop.signal);
-      }
-    }
-  }
-
   #fail(error: TurnpikeError): void {
     if (this.#stop.signal.aborted) return;
     this.#refusal ??= error;
     this.#listener?.failed(error);
-    this.#wake();
+    this.#ahead.changes.tell();
   }
 
   #listOffsets(partitions: readonly TopicPartition[], target: SeekTarget): Promise<readonly CommitOffset[]> {
@@ -458,25 +366,5 @@ export class WireConsumer implements ConsumerPort {
       readCommitted: this.#options.isolation === 'read_committed',
     };
     return listOffsets(parts, partitions, target, this.#options.requestTimeoutMs);
-  }
-
-  #wake(): void {
-    for (const wake of this.#waiters) wake();
-  }
-
-  /** Listeners and not a race of promises: a wait that ends leaves nothing behind, however seldom something changes. */
-  #changeWithin(ms: number, signal: AbortSignal = this.#stop.signal): Promise<void> {
-    if (signal.aborted) return Promise.resolve();
-    return new Promise((resolve) => {
-      const done = () => {
-        timer[Symbol.dispose]();
-        this.#waiters.delete(done);
-        signal.removeEventListener('abort', done);
-        resolve();
-      };
-      const timer = this.#context.clock.after(ms, done, { holds: true });
-      this.#waiters.add(done);
-      signal.addEventListener('abort', done);
-    });
   }
 }
