@@ -6,8 +6,8 @@ import { openTelemetry } from '@turnpike/telemetry';
 import { ClusterConnection } from './cluster-connection.ts';
 import { clusterFor, readDescriptors } from './clusters.ts';
 import type { AnyTopic, ServiceContract } from './generated.ts';
-import { type GrantInForce, resolveGrant } from './grant.ts';
-import { checkPrincipal, environmentOf, resolveIdentity } from './identity.ts';
+import { type GrantInForce, resolveRights } from './grant.ts';
+import { environmentOf } from './identity.ts';
 import { type ConnectOptions, readSettings, type Settings } from './settings.ts';
 import { onShutdown } from './shutdown.ts';
 import type { Consumer, ConsumerInit, Consumes, EventOf, GroupOf, InputOf, Kafka, KeyOf, Producer, Produces, TypedSendOptions } from './types.ts';
@@ -23,10 +23,7 @@ export async function connect<P extends Produces, C extends Consumes>(service: S
   const environment = environmentOf(service, settings);
   const cleanUp = new CleanUp();
   try {
-    const { identity, own } = await resolveIdentity(service, environment, settings);
-    if (own) cleanUp.use(own);
-    checkPrincipal(service, environment, identity);
-    const grant = cleanUp.use(await resolveGrant(service, environment, identity, settings));
+    const { identity, grant } = await resolveRights(service, environment, settings, cleanUp);
     const clusters = await openClusters(service, { settings, environment, identity, grant, cleanUp });
     return new Connection(service, { settings, environment, identity, clusters, cleanUp }) as Kafka<P, C>;
   } catch (error) {

@@ -1,7 +1,8 @@
-import { TurnpikeError } from '@turnpike/core';
+import { type CleanUp, TurnpikeError } from '@turnpike/core';
 import type { GrantClaims, Identity } from '@turnpike/core/spi';
 import { developmentKey, fileGrant, LOCAL_ENVIRONMENT } from '@turnpike/policy';
 import type { ServiceContract } from './generated.ts';
+import { checkPrincipal, resolveIdentity } from './identity.ts';
 import type { Settings } from './settings.ts';
 
 /** Where the claims in force come from; they change while the service runs. */
@@ -9,8 +10,21 @@ export interface GrantInForce extends AsyncDisposable {
   claims(): GrantClaims;
 }
 
+/** Who this process is and what it may do, each proven by what comes before it; closed with `cleanUp`. */
+export async function resolveRights(
+  service: ServiceContract,
+  environment: string,
+  settings: Settings,
+  cleanUp: CleanUp,
+): Promise<{ readonly identity: Identity; readonly grant: GrantInForce }> {
+  const { identity, own } = await resolveIdentity(service, environment, settings);
+  if (own) cleanUp.use(own);
+  checkPrincipal(service, environment, identity);
+  return { identity, grant: cleanUp.use(await resolveGrant(service, environment, identity, settings)) };
+}
+
 /** The grant that the platform injected, verified against the contract's root keys. Fails closed: only the memory transport, which reaches nobody, does without. */
-export async function resolveGrant(service: ServiceContract, environment: string, identity: Identity, settings: Settings): Promise<GrantInForce> {
+async function resolveGrant(service: ServiceContract, environment: string, identity: Identity, settings: Settings): Promise<GrantInForce> {
   if (settings.grant !== undefined) {
     return fileGrant({
       path: settings.grant,

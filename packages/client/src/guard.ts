@@ -4,7 +4,7 @@ import { accessPolicy, quotaGates } from '@turnpike/policy';
 import { clusterFor, readDescriptors } from './clusters.ts';
 import { telemetryOf } from './connect.ts';
 import type { ServiceContract } from './generated.ts';
-import { resolveGrant } from './grant.ts';
+import { resolveRights } from './grant.ts';
 import {
   type ConfluentOptions,
   constructorOptions,
@@ -19,7 +19,7 @@ import { configured, guardRawConsumer, guardRawProducer, type RawClient, type Ra
 import { type Shape, shapeOf } from './guard/shape.ts';
 import { Stages } from './guard/stages.ts';
 import { type GuardReport, Tally } from './guard/tally.ts';
-import { checkPrincipal, environmentOf, resolveIdentity } from './identity.ts';
+import { environmentOf } from './identity.ts';
 import { type ConnectOptions, readSettings } from './settings.ts';
 
 /** What openGuard() takes: options and environment variables of connect(), as far as they make sense without a transport. */
@@ -90,10 +90,7 @@ export async function openGuard(service: ServiceContract, options: GuardOptions 
   const environment = environmentOf(service, settings);
   const cleanUp = new CleanUp();
   try {
-    const { identity, own } = await resolveIdentity(service, environment, settings);
-    if (own) cleanUp.use(own);
-    checkPrincipal(service, environment, identity);
-    const grant = cleanUp.use(await resolveGrant(service, environment, identity, settings));
+    const { identity, grant } = await resolveRights(service, environment, settings, cleanUp);
     const descriptors = settings.clusters === undefined ? [] : await readDescriptors(settings.clusters);
     const telemetry = telemetryOf(settings, service.name);
     const { clock, logger, onQuota: onExceeded } = settings;
