@@ -1,6 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import type { ConnectOptions, Kafka } from '@turnpike/client';
+import { type ConnectOptions, type ConsumedEvent, type ConsumerInit, connect, type Kafka } from '@turnpike/client';
 import { avroCodec, defineService, type ServiceContract, type TopicContract } from '@turnpike/client/generated';
 import { settleRecords } from '@turnpike/core';
 import {
@@ -15,6 +15,7 @@ import {
   openGate,
   silentLogger,
   systemClock,
+  type Transport,
 } from '@turnpike/core/spi';
 import { mtlsIdentity } from '@turnpike/identity';
 import { generateSigningKey, signGrant } from '@turnpike/policy';
@@ -190,10 +191,10 @@ export class Desk implements AsyncDisposable {
 export function openLink(
   platform: Platform,
   identity: Identity,
-  init: { readonly bootstrap?: readonly string[]; readonly id?: string; readonly connectTimeoutMs?: number } = {},
+  init: { readonly bootstrap?: readonly string[]; readonly id?: string; readonly connectTimeoutMs?: number; readonly transport?: Transport } = {},
 ): Promise<Link> {
   const kind = identity.kind === 'oauth' ? 'oauth' : 'mtls';
-  return wireTransport().connect({
+  return (init.transport ?? wireTransport()).connect({
     cluster: { name: CLUSTER, id: init.id ?? platform.cluster?.id ?? '', bootstrap: init.bootstrap ?? platform.cluster?.bootstrap[kind] ?? [] },
     identity,
     clientId: 'test',
@@ -205,3 +206,27 @@ export function openLink(
     events: settleRecords(noTelemetry, () => {}),
   });
 }
+
+/** Connects a service that is allowed what it declares. */
+export async function openService(desk: Desk, init: Parameters<Desk['service']>[0], more: ConnectOptions = {}): Promise<MeasuredKafka> {
+  const { service, options } = await desk.service(init);
+  await desk.allow(init.name, { write: init.produces ?? [], read: init.consumes ?? [], groups: init.groups ?? [`${init.name}.group`] });
+  return connect(service, { ...options, ...more });
+}
+
+/** Reads until `count` have come. */
+export async function readEvents(
+  kafka: MeasuredKafka,
+  topic: string,
+  count: number,
+  init: ConsumerInit<string> = {},
+): Promise<ConsumedEvent<string, Measured, string>[]> {
+  const got: ConsumedEvent<string, Measured, string>[] = [];
+  for await (const event of kafka.consumer([topic], init)) {
+    got.push(event);
+    if (got.length >= count) break;
+  }
+  return got;
+}
+
+export const measured = (n: number): Measured[] => Array.from({ length: n }, (_, i) => ({ id: `k${i % 17}`, n: i }));

@@ -1,7 +1,7 @@
 // What is special to this transport, at the seam; what all transports have in common, the conformance suite shows.
 import { readdirSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { compileConsumerOptions, compileProducerOptions, type HeadersInit, RecordHeaders, settleRecords, type TurnpikeError } from '@turnpike/core';
+import { compileConsumerOptions, compileProducerOptions, type HeadersInit, RecordHeaders, type TurnpikeError } from '@turnpike/core';
 import {
   type AssignmentListener,
   type ConsumerPort,
@@ -9,11 +9,8 @@ import {
   type Identity,
   type InboundRecord,
   type Link,
-  noTelemetry,
-  openGate,
   type ProducerPort,
   pause,
-  silentLogger,
   systemClock,
   type TopicPartition,
   type Transport,
@@ -23,7 +20,7 @@ import { type Platform, startPlatform } from '@turnpike/testing';
 import { confluentTransport } from '@turnpike/transports/confluent';
 import { wireTransport } from '@turnpike/transports/wire';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Desk } from '../support/service.ts';
+import { Desk, openLink } from '../support/service.ts';
 
 let platform: Platform;
 let desk: Desk;
@@ -41,17 +38,7 @@ afterAll(async () => {
 });
 
 const open = (transport: Transport = confluentTransport({ metadataMaxAgeMs: 1_000 }), as: Identity = identity, at: Platform = platform): Promise<Link> =>
-  transport.connect({
-    cluster: { name: 'local', id: at.cluster?.id ?? '', bootstrap: at.cluster?.bootstrap.mtls ?? [] },
-    identity: as,
-    clientId: 'confluent-test',
-    connectTimeoutMs: 10_000,
-    clock: systemClock,
-    logger: silentLogger,
-    gate: openGate,
-    fetchGate: openGate,
-    events: settleRecords(noTelemetry, () => {}),
-  });
+  openLink(at, as, { transport });
 
 interface Outgoing {
   readonly topic: string;

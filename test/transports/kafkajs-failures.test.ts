@@ -1,16 +1,13 @@
 import { Duplex, Writable } from 'node:stream';
 import { TLSSocket } from 'node:tls';
-import { compileConsumerOptions, compileProducerOptions, settleRecords, TurnpikeError } from '@turnpike/core';
+import { compileConsumerOptions, compileProducerOptions, TurnpikeError } from '@turnpike/core';
 import {
   type ConsumerPort,
   type Identity,
   type InboundRecord,
   type Link,
-  noTelemetry,
-  openGate,
   type Pending,
   type ProducerPort,
-  silentLogger,
   systemClock,
   type TopicPartition,
 } from '@turnpike/core/spi';
@@ -18,7 +15,7 @@ import { mtlsIdentity } from '@turnpike/identity';
 import { type Platform, startPlatform } from '@turnpike/testing';
 import { kafkajsTransport } from '@turnpike/transports/kafkajs';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { Desk } from '../support/service.ts';
+import { Desk, openLink } from '../support/service.ts';
 
 let platform: Platform;
 let desk: Desk;
@@ -36,17 +33,7 @@ afterAll(async () => {
 });
 
 const open = (of: Platform = platform, identity: Identity = admin): Promise<Link> =>
-  kafkajsTransport({ metadataMaxAgeMs: 1_000 }).connect({
-    cluster: { name: 'local', id: of.cluster?.id ?? '', bootstrap: of.cluster?.bootstrap[identity.kind === 'oauth' ? 'oauth' : 'mtls'] ?? [] },
-    identity,
-    clientId: 'test',
-    connectTimeoutMs: 10_000,
-    clock: systemClock,
-    logger: silentLogger,
-    gate: openGate,
-    fetchGate: openGate,
-    events: settleRecords(noTelemetry, () => {}),
-  });
+  openLink(of, identity, { transport: kafkajsTransport({ metadataMaxAgeMs: 1_000 }) });
 
 /** A record through the seam; resolves with its offset. */
 function send(

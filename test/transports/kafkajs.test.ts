@@ -1,8 +1,8 @@
-import { type ConsumedEvent, type ConsumerInit, connect } from '@turnpike/client';
+import { type ConnectOptions, connect } from '@turnpike/client';
 import { type Platform, startPlatform } from '@turnpike/testing';
 import { kafkajsTransport } from '@turnpike/transports/kafkajs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Desk, type Measured, type MeasuredKafka } from '../support/service.ts';
+import { Desk, type MeasuredKafka, measured, openService, readEvents } from '../support/service.ts';
 
 let platform: Platform;
 let desk: Desk;
@@ -16,32 +16,17 @@ afterAll(async () => {
   await platform?.[Symbol.asyncDispose]();
 });
 
-const open = async (init: Parameters<Desk['service']>[0], more: object = {}): Promise<MeasuredKafka> => {
-  const { service, options } = await desk.service(init);
-  await desk.allow(init.name, { write: init.produces ?? [], read: init.consumes ?? [], groups: init.groups ?? [`${init.name}.group`] });
-  return connect(service, { ...options, transport: kafkajsTransport(), ...more });
-};
-
-/** Reads until `count` have come. */
-async function read(kafka: MeasuredKafka, topic: string, count: number, init: ConsumerInit<string> = {}): Promise<ConsumedEvent<string, Measured, string>[]> {
-  const got: ConsumedEvent<string, Measured, string>[] = [];
-  for await (const event of kafka.consumer([topic], init)) {
-    got.push(event);
-    if (got.length >= count) break;
-  }
-  return got;
-}
-
-const events = (n: number): Measured[] => Array.from({ length: n }, (_, i) => ({ id: `k${i % 17}`, n: i }));
+const open = (init: Parameters<Desk['service']>[0], more: ConnectOptions = {}): Promise<MeasuredKafka> =>
+  openService(desk, init, { transport: kafkajsTransport(), ...more });
 
 describe('kafkajs: produce and consume', () => {
   it('brings 5,000 events through mTLS, each once and in the order of its key', async () => {
     await desk.topic('a.many');
     await using kafka = await open({ name: 'a', produces: ['a.many'], consumes: ['a.many'] });
-    const sent = await Promise.all(events(5000).map((e) => kafka.producer('a.many').send(e)));
+    const sent = await Promise.all(measured(5000).map((e) => kafka.producer('a.many').send(e)));
     expect(new Set(sent.map((m) => `${m.partition}@${m.offset}`)).size).toBe(5000);
-    const got = await read(kafka, 'a.many', 5000);
-    expect(got.map((e) => e.value?.n).sort((x, y) => (x ?? 0) - (y ?? 0))).toEqual(events(5000).map((e) => e.n));
+    const got = await readEvents(kafka, 'a.many', 5000);
+    expect(got.map((e) => e.value?.n).sort((x, y) => (x ?? 0) - (y ?? 0))).toEqual(measured(5000).map((e) => e.n));
     for (const [, of] of Map.groupBy(got, (e) => e.key))
       expect(of.map((e) => e.value?.n)).toEqual([...of.map((e) => e.value?.n)].sort((x, y) => (x ?? 0) - (y ?? 0)));
   });
@@ -56,10 +41,10 @@ describe('kafkajs: produce and consume', () => {
     const until = Date.now() + 9_000; // more than two lives of a token
     let n = 0;
     while (Date.now() < until) {
-      await Promise.all(events(20).map((e) => kafka.producer('o.t').send({ ...e, n: n++ })));
+      await Promise.all(measured(20).map((e) => kafka.producer('o.t').send({ ...e, n: n++ })));
       await new Promise((r) => setTimeout(r, 20));
     }
-    const got = await read(kafka, 'o.t', n);
+    const got = await readEvents(kafka, 'o.t', n);
     expect(got.map((e) => e.value?.n)).toEqual(Array.from({ length: n }, (_, i) => i));
   });
 
@@ -80,15 +65,15 @@ describe('kafkajs: produce and consume', () => {
       ];
       await kafka.producer(topic).send({ id: 'Zürich', n: 1 }, { headers, timestampMs: 0 });
       await kafka.producer(topic).tombstone('Zürich');
-      await kafka.producer(topic).sendBatch(events(500));
+      await kafka.producer(topic).sendBatch(measured(500));
       const { service, options } = await desk.service(init);
       await using wire = await connect(service, options);
-      const byWire = await read(wire, topic, 502, { group: `b-${compression}.wire` });
+      const byWire = await readEvents(wire, topic, 502, { group: `b-${compression}.wire` });
       const bytes = headers.map(([k, v]) => [k, v === null ? null : [...Buffer.from(v as string)]]);
       expect([...(byWire[0]?.headers ?? [])].map(([k, v]) => [k, v && [...v]])).toEqual(bytes);
       expect(byWire[0]).toMatchObject({ key: 'Zürich', value: { id: 'Zürich', n: 1 }, timestampMs: 0 });
       expect(byWire[1]).toMatchObject({ key: 'Zürich', value: null });
-      const byKafkajs = await read(kafka, topic, 502, { group: `b-${compression}` });
+      const byKafkajs = await readEvents(kafka, topic, 502, { group: `b-${compression}` });
       expect(byKafkajs.map((e) => [e.offset, e.key, e.value, e.timestampMs])).toEqual(byWire.map((e) => [e.offset, e.key, e.value, e.timestampMs]));
       expect([...(byKafkajs[0]?.headers ?? [])].map(([k, v]) => [k, v && [...v]])).toEqual(bytes);
     },

@@ -1,9 +1,9 @@
-import { type ConsumedEvent, type ConsumerInit, connect } from '@turnpike/client';
+import { type ConnectOptions, type ConsumedEvent, connect } from '@turnpike/client';
 import type { Identity } from '@turnpike/core/spi';
 import { oauthIdentity } from '@turnpike/identity';
 import { type Platform, startPlatform } from '@turnpike/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Desk, type Measured, type MeasuredKafka } from '../support/service.ts';
+import { Desk, type Measured, type MeasuredKafka, measured, openService, readEvents } from '../support/service.ts';
 
 let platform: Platform;
 let desk: Desk;
@@ -17,33 +17,16 @@ afterAll(async () => {
   await platform?.[Symbol.asyncDispose]();
 });
 
-const open = async (init: Parameters<Desk['service']>[0], more: object = {}): Promise<MeasuredKafka> => {
-  const { service, options } = await desk.service(init);
-  await desk.allow(init.name, { write: init.produces ?? [], read: init.consumes ?? [], groups: init.groups ?? [`${init.name}.group`] });
-  return connect(service, { ...options, ...more });
-};
-
-/** Reads until `count` have come. */
-async function read(kafka: MeasuredKafka, topic: string, count: number, init: ConsumerInit<string> = {}): Promise<ConsumedEvent<string, Measured, string>[]> {
-  const got: ConsumedEvent<string, Measured, string>[] = [];
-  const consumer = kafka.consumer([topic], init);
-  for await (const event of consumer) {
-    got.push(event);
-    if (got.length >= count) break;
-  }
-  return got;
-}
-
-const events = (n: number): Measured[] => Array.from({ length: n }, (_, i) => ({ id: `k${i % 17}`, n: i }));
+const open = (init: Parameters<Desk['service']>[0], more: ConnectOptions = {}): Promise<MeasuredKafka> => openService(desk, init, more);
 
 describe('wire: produce and consume', () => {
   it('brings 5,000 events through mTLS, each once and in the order of its key', async () => {
     await desk.topic('a.many');
     await using kafka = await open({ name: 'a', produces: ['a.many'], consumes: ['a.many'] });
-    const sent = await Promise.all(events(5000).map((e) => kafka.producer('a.many').send(e)));
+    const sent = await Promise.all(measured(5000).map((e) => kafka.producer('a.many').send(e)));
     expect(new Set(sent.map((m) => `${m.partition}@${m.offset}`)).size).toBe(5000);
-    const got = await read(kafka, 'a.many', 5000);
-    expect(got.map((e) => e.value?.n).sort((x, y) => (x ?? 0) - (y ?? 0))).toEqual(events(5000).map((e) => e.n));
+    const got = await readEvents(kafka, 'a.many', 5000);
+    expect(got.map((e) => e.value?.n).sort((x, y) => (x ?? 0) - (y ?? 0))).toEqual(measured(5000).map((e) => e.n));
     const byKey = Map.groupBy(got, (e) => e.key);
     for (const [, of] of byKey) expect(of.map((e) => e.value?.n)).toEqual([...of.map((e) => e.value?.n)].sort((x, y) => (x ?? 0) - (y ?? 0)));
   });
@@ -58,10 +41,10 @@ describe('wire: produce and consume', () => {
     const until = Date.now() + 9_000; // more than two lives of a token
     let n = 0;
     while (Date.now() < until) {
-      await Promise.all(events(20).map((e) => kafka.producer('o.t').send({ ...e, n: n++ })));
+      await Promise.all(measured(20).map((e) => kafka.producer('o.t').send({ ...e, n: n++ })));
       await new Promise((r) => setTimeout(r, 20));
     }
-    const got = await read(kafka, 'o.t', n);
+    const got = await readEvents(kafka, 'o.t', n);
     expect(got.map((e) => e.value?.n)).toEqual(Array.from({ length: n }, (_, i) => i));
   });
 
@@ -104,7 +87,7 @@ describe('wire: produce and consume', () => {
     ];
     await kafka.producer('b.odd').send({ id: 'Zürich', n: 1 }, { headers, timestampMs: 1_000_000_000_000 });
     await kafka.producer('b.odd').tombstone('Zürich');
-    const [first, second] = await read(kafka, 'b.odd', 2);
+    const [first, second] = await readEvents(kafka, 'b.odd', 2);
     expect([...(first?.headers ?? [])].map(([k, v]) => [k, v && [...v]])).toEqual([
       ['x', [...Buffer.from('one')]],
       ['x', [0, 255]],
@@ -118,9 +101,9 @@ describe('wire: produce and consume', () => {
     const topic = `c.${compression}`;
     await desk.topic(topic, { partitions: 1 });
     await using kafka = await open({ name: `c-${compression}`, produces: [topic], consumes: [topic] }, { producer: { compression } });
-    await kafka.producer(topic).sendBatch(events(1000));
-    const got = await read(kafka, topic, 1000);
-    expect(got.map((e) => e.value)).toEqual(events(1000));
+    await kafka.producer(topic).sendBatch(measured(1000));
+    const got = await readEvents(kafka, topic, 1000);
+    expect(got.map((e) => e.value)).toEqual(measured(1000));
   });
 
   it('splits a batch that the topic finds too large, and tells only the one whose event is', async () => {
@@ -133,7 +116,7 @@ describe('wire: produce and consume', () => {
     ]);
     expect(results.slice(0, 30).map((r) => r.status)).toEqual(Array(30).fill('fulfilled'));
     expect((results[30] as PromiseRejectedResult).reason).toMatchObject({ code: 'RECORD_TOO_LARGE', written: 'no', facts: { topic: 'd.small' } });
-    const got = await read(kafka, 'd.small', 30);
+    const got = await readEvents(kafka, 'd.small', 30);
     expect(got.map((e) => e.value?.n)).toEqual(Array.from({ length: 30 }, (_, n) => n));
   });
 });
@@ -182,9 +165,9 @@ describe('wire: groups', () => {
   it('goes on after the last commit, and starts where it is told', async () => {
     await desk.topic('h.t', { partitions: 1 });
     await using kafka = await open({ name: 'h', produces: ['h.t'], consumes: ['h.t'], groups: ['h.group', 'h.late'] });
-    await kafka.producer('h.t').sendBatch(events(10));
-    expect((await read(kafka, 'h.t', 4, { group: 'h.group' })).map((e) => e.value?.n)).toEqual([0, 1, 2, 3]);
-    const resumed = await read(kafka, 'h.t', 6, { group: 'h.group' });
+    await kafka.producer('h.t').sendBatch(measured(10));
+    expect((await readEvents(kafka, 'h.t', 4, { group: 'h.group' })).map((e) => e.value?.n)).toEqual([0, 1, 2, 3]);
+    const resumed = await readEvents(kafka, 'h.t', 6, { group: 'h.group' });
     // The record on which the loop was left isn't known to be handled.
     expect(resumed[0]?.value?.n).toBeLessThanOrEqual(4);
     expect(resumed[0]?.value?.n).toBeGreaterThanOrEqual(3);
