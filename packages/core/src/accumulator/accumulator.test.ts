@@ -332,9 +332,12 @@ describe('accumulate', () => {
     driver.flushes[0]?.answer([{ baseOffset: -1n, attempts: 1, error, rejected: [1] }]);
     await turn();
     expect(ended).toEqual(['BROKER_REJECTED b no']);
-    expect(values(1)).toEqual([['a', 'c', 'd', 'e']]);
+    expect(values(1)).toEqual([['a', 'c', 'd']]);
     expect(refunds.reduce((a, b) => a + b)).toBe(4);
     driver.flushes[1]?.answer();
+    await turn();
+    expect(values(2)).toEqual([['e']]);
+    driver.flushes[2]?.answer();
     await turn();
     expect(ended.slice(1)).toEqual(['ok a', 'ok c', 'ok d', 'ok e']);
   });

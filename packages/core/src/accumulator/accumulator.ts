@@ -1,45 +1,33 @@
 import { asTurnpikeError, TurnpikeError } from '../errors.ts';
-import { pause } from '../spi/clock.ts';
-import type { BufferedRecord, ProduceBatch, ProduceDriver, ProduceOutcome } from '../spi/driver.ts';
+import type { ProduceDriver, ProduceOutcome } from '../spi/driver.ts';
 import type { CompiledProducerOptions, LinkContext, OutboundRecord, Pending, ProducerPort, SettledBatch, TransactionPort } from '../spi/transport.ts';
-import { Arena } from './arena.ts';
+import { Flushes } from './flushes.ts';
+import { PartitionQueue } from './queue.ts';
+import { RECORD_OVERHEAD, type Slab, type SlabLimits, SlabMemory } from './slab.ts';
+import { FlushedTransaction } from './transaction.ts';
 
-/** What a buffered record costs beside its bytes: the object, its views, its place in the queues. */
-const RECORD_OVERHEAD = 96;
 /** How often records that wait are looked through for one whose deadline has passed. */
 const SWEEP_MS = 250;
 /** No more is added to a flush that holds so much: a broker cuts the connection at 100 MiB (`socket.request.max.bytes`), for every retry again. */
 const MAX_FLUSH_BYTES = 16 * 1024 * 1024;
 /** A batch that is in a hurry takes no record with it that has more time than this beyond the first one's, in ms: all of a batch ends with its first deadline. */
 const HURRY_SPREAD_MS = 1_000;
-/** How long the abort of a transaction that is open at close may take, in ms. */
-const ABORT_AT_CLOSE_MS = 3_000;
 
-interface Entry {
-  readonly record: BufferedRecord;
-  readonly pending: Pending;
-  readonly bytes: number;
-  /** The flush() calls made before it was appended. */
-  readonly epoch: number;
+interface Lane {
+  inFlight: number;
 }
 
-/** One partition: a FIFO with at most one batch under way, so that nothing overtakes, whatever lane its leader is on. */
-interface Queue {
-  readonly topic: string;
-  readonly partition: number;
-  waiting: Entry[];
-  inFlight: readonly Entry[];
-  /** Monotonic ms before which the quota has told it not to ask again. */
-  heldUntil: number;
-  /** Lower than the option once the broker has found a batch too large for the topic. */
-  maxBatchBytes: number;
+/** What goes to one lane together. */
+interface Flush {
+  readonly lane: Lane;
+  readonly parts: Part[];
+  bytes: number;
 }
 
 /** One partition's part of a flush. */
 interface Part {
-  readonly batch: ProduceBatch;
-  readonly queue: Queue;
-  readonly entries: readonly Entry[];
+  readonly slab: Slab;
+  readonly queue: PartitionQueue;
 }
 
 /** A driver with an accumulator in front: many single sends become few requests. Send at once if nothing is in flight for the lane, else
@@ -55,38 +43,37 @@ export function accumulate(
 }
 
 class Accumulator implements ProducerPort {
-  readonly transaction?: TransactionPort;
   readonly #driver: ProduceDriver;
   readonly #context: Pick<LinkContext, 'clock' | 'gate' | 'events'>;
   readonly #options: CompiledProducerOptions;
   readonly #onClosed: () => void;
-  readonly #arena = new Arena();
-  readonly #queues = new Map<string, (Queue | undefined)[]>();
+  readonly #memory = new SlabMemory();
+  readonly #queues = new Map<string, (PartitionQueue | undefined)[]>();
   /** Queues with records waiting, in the order in which they became so. */
-  readonly #dirty = new Set<Queue>();
-  readonly #busyLanes = new Set<number>();
-  readonly #outstanding = new Map<number, number>();
-  #epoch = 0;
-  #flushes: { epoch: number; resolve: () => void }[] = [];
+  readonly #dirty = new Set<PartitionQueue>();
+  readonly #lanes = new Map<number, Lane>();
+  readonly #flushes = new Flushes();
+  readonly #transaction: FlushedTransaction | undefined;
+  #taken = 0;
   #bufferedBytes = 0;
   /** There while an append has been refused and nothing has been released since. */
-  #room: { promise: Promise<void>; resolve: () => void } | undefined;
+  #room: PromiseWithResolvers<void> | undefined;
   #drainScheduled = false;
   #wake: Disposable | undefined;
   #wakeAt = Number.POSITIVE_INFINITY;
   #sweep: Disposable | undefined;
   #closing: Promise<void> | undefined;
-  /** The first record that failed in this transaction. */
-  #failed: TurnpikeError | undefined;
-  /** There from begin() until the transaction has ended. */
-  #open: TransactionPort | undefined;
 
   constructor(driver: ProduceDriver, context: Pick<LinkContext, 'clock' | 'gate' | 'events'>, options: CompiledProducerOptions, onClosed: () => void) {
     this.#onClosed = onClosed;
     this.#driver = driver;
     this.#context = context;
     this.#options = options;
-    if (driver.transaction) this.transaction = this.#flushing(driver.transaction);
+    this.#transaction = driver.transaction && new FlushedTransaction(driver.transaction, () => this.flush(), context.clock);
+  }
+
+  get transaction(): TransactionPort | undefined {
+    return this.#transaction;
   }
 
   warm(topics: readonly string[]): Promise<void> {
@@ -99,21 +86,22 @@ class Accumulator implements ProducerPort {
 
   append(record: OutboundRecord, pending: Pending): boolean {
     if (this.#closing) throw new TurnpikeError('CLOSED', 'The producer is closed; connect() again before sending.', { written: 'no', topic: record.topic });
-    const bytes = sizeOf(record);
     // A record larger than the whole buffer still goes when it is alone: otherwise it would wait for ever.
-    if (this.#bufferedBytes > 0 && this.#bufferedBytes + bytes > this.#options.maxBufferBytes) {
+    if (this.#bufferedBytes > 0 && this.#bufferedBytes + sizeOf(record) > this.#options.maxBufferBytes) {
       this.#room ??= Promise.withResolvers<void>();
       return false;
     }
-    const { buf, keyStart, keyEnd, valueStart, valueEnd, headers, timestampMs } = record;
-    const key = keyStart < 0 ? null : this.#arena.copy(buf, keyStart, keyEnd);
-    const value = valueStart < 0 ? null : this.#arena.copy(buf, valueStart, valueEnd);
     const queue = this.#queueOf(record.topic, record.partition);
-    queue.waiting.push({ record: { key, value, headers, timestampMs }, pending, bytes, epoch: this.#epoch });
-    this.#bufferedBytes += bytes;
-    this.#outstanding.set(this.#epoch, (this.#outstanding.get(this.#epoch) ?? 0) + 1);
-    this.#dirty.add(queue);
-    this.#scheduleDrain();
+    const open = queue.waiting.at(-1);
+    const before = open?.memoryBytes ?? 0;
+    if (open?.append(record, pending)) this.#bufferedBytes += open.memoryBytes - before;
+    else {
+      const slab = queue.open(this.#limits(queue), this.#flushes.opened());
+      slab.append(record, pending);
+      this.#bufferedBytes += slab.memoryBytes;
+    }
+    if (!queue.dirty) this.#markDirty(queue);
+    if (!this.#drainScheduled) this.#scheduleDrain();
     return true;
   }
 
@@ -121,15 +109,15 @@ class Accumulator implements ProducerPort {
     const cancelled = new Set<Pending>();
     const underWay = new Set<Pending>();
     for (const queue of this.#eachQueue()) {
-      for (const { pending } of queue.inFlight) if (pendings.has(pending)) underWay.add(pending);
-      const dropped = queue.waiting.filter((e) => pendings.has(e.pending));
-      if (dropped.length === 0) continue;
-      for (const { pending } of dropped) cancelled.add(pending);
-      queue.waiting = queue.waiting.filter((e) => !pendings.has(e.pending));
-      if (queue.waiting.length === 0) this.#dirty.delete(queue);
-      this.#release(dropped);
+      for (const slab of queue.inFlight) for (const pending of slab.pendings) if (pendings.has(pending)) underWay.add(pending);
+      for (const slab of [...queue.waiting]) {
+        const dropped = slab.pendings.filter((pending) => pendings.has(pending));
+        if (dropped.length === 0) continue;
+        for (const pending of dropped) cancelled.add(pending);
+        this.#replace(queue, slab, (pending) => !pendings.has(pending));
+      }
     }
-    this.#resolveFlushes();
+    this.#flushes.resolve();
     for (const pending of underWay) cancelled.delete(pending); // It stands for several records, and one of them has gone.
     return cancelled;
   }
@@ -139,31 +127,13 @@ class Accumulator implements ProducerPort {
   }
 
   flush(signal?: AbortSignal): Promise<void> {
-    if (signal?.aborted) return Promise.reject(flushAborted(signal));
-    const epoch = this.#epoch++;
-    this.#drain();
-    if (!this.#outstandingUpTo(epoch)) return Promise.resolve();
-    return new Promise((resolve, reject) => {
-      const onAbort = () => {
-        this.#flushes = this.#flushes.filter((f) => f !== waiter);
-        reject(flushAborted(signal));
-      };
-      const waiter = {
-        epoch,
-        resolve: () => {
-          signal?.removeEventListener('abort', onAbort);
-          resolve();
-        },
-      };
-      signal?.addEventListener('abort', onAbort);
-      this.#flushes.push(waiter);
-    });
+    return this.#flushes.wait(() => this.#drain(), signal);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     this.#closing ??= (async () => {
       await this.flush(); // Ends: every record has a deadline.
-      if (this.#open) await this.#abandon(this.#open);
+      await this.#transaction?.abandon();
       this.#sweep?.[Symbol.dispose]();
       this.#wake?.[Symbol.dispose]();
       await this.#driver[Symbol.asyncDispose]();
@@ -172,155 +142,161 @@ class Accumulator implements ProducerPort {
     return this.#closing;
   }
 
-  /** All of a transaction is handed over before it ends, and one of which a record has failed is not committed. */
-  #flushing(transaction: TransactionPort): TransactionPort {
-    return {
-      begin: async () => {
-        this.#failed = undefined;
-        await transaction.begin();
-        this.#open = transaction;
-      },
-      sendOffsets: (group, offsets) => transaction.sendOffsets(group, offsets),
-      commit: async () => {
-        await this.flush();
-        const cause = this.#failed;
-        if (cause)
-          throw new TurnpikeError(
-            'TRANSACTION_ABORTED',
-            `A record of the transaction failed (${cause.code}), so it can't be committed; abort() and begin again.`,
-            {
-              ...cause.facts,
-              cause,
-            },
-          );
-        await transaction.commit();
-        this.#open = undefined;
-      },
-      abort: async () => {
-        await this.flush();
-        await transaction.abort();
-        this.#open = undefined;
-      },
-    };
-  }
-
-  /** What is left open holds back all who read committed records, until its timeout. A coordinator that is gone must not hold up the close: it ends it by that. */
-  async #abandon(transaction: TransactionPort): Promise<void> {
-    const ended = new AbortController();
-    const aborted = transaction.abort().catch(() => {});
-    await Promise.race([aborted, pause(this.#context.clock, ABORT_AT_CLOSE_MS, ended.signal)]);
-    ended.abort();
-  }
-
-  #queueOf(topic: string, partition: number): Queue {
+  #queueOf(topic: string, partition: number): PartitionQueue {
     const byPartition = this.#queues.get(topic) ?? [];
     const found = byPartition[partition];
     if (found) return found;
-    const queue: Queue = { topic, partition, waiting: [], inFlight: [], heldUntil: 0, maxBatchBytes: this.#options.maxBatchBytes };
+    const queue = new PartitionQueue(topic, partition, this.#options.maxBatchBytes, this.#memory);
     byPartition[partition] = queue;
     this.#queues.set(topic, byPartition);
     return queue;
   }
 
-  *#eachQueue(): Iterable<Queue> {
+  #lane(number: number): Lane {
+    const lane = this.#lanes.get(number) ?? { inFlight: 0 };
+    this.#lanes.set(number, lane);
+    return lane;
+  }
+
+  *#eachQueue(): Iterable<PartitionQueue> {
     for (const byPartition of this.#queues.values()) for (const queue of byPartition) if (queue) yield queue;
+  }
+
+  /** What one batch may hold now: what the quota admits at once is less where its burst is. */
+  #limits(queue: PartitionQueue): SlabLimits {
+    const burst = this.#context.gate.burst(queue.topic);
+    return { bytes: Math.min(queue.maxBatchBytes, burst?.bytes ?? Number.POSITIVE_INFINITY), records: burst?.records ?? Number.POSITIVE_INFINITY };
+  }
+
+  #markDirty(queue: PartitionQueue): void {
+    queue.dirty = true;
+    this.#dirty.add(queue);
+  }
+
+  #markClean(queue: PartitionQueue): void {
+    queue.dirty = false;
+    this.#dirty.delete(queue);
   }
 
   #scheduleDrain(): void {
     this.#sweep ??= this.#context.clock.after(SWEEP_MS, () => this.#expireWaiting(), { holds: true });
-    if (this.#drainScheduled) return;
     this.#drainScheduled = true;
-    const run = () => {
-      this.#drainScheduled = false;
-      this.#drain();
-    };
     // A microtask gathers what one turn of the caller sends, and costs an idle sender nothing.
-    if (this.#options.minLingerMs > 0) this.#context.clock.after(this.#options.minLingerMs, run);
-    else queueMicrotask(run);
+    if (this.#options.minLingerMs > 0) this.#context.clock.after(this.#options.minLingerMs, this.#scheduled);
+    else queueMicrotask(this.#scheduled);
   }
 
-  /** Starts a flush on each lane that is idle. */
+  readonly #scheduled = (): void => {
+    this.#drainScheduled = false;
+    this.#drain();
+  };
+
+  /** Starts a flush on each lane that is idle, and on one that is busy where a batch is full. */
   #drain(): void {
-    const flushes = new Map<number, { readonly parts: Part[]; bytes: number }>();
+    const flushes = new Map<number, Flush>();
     const expired: SettledBatch[] = [];
     const now = this.#context.clock.monotonic();
     for (const queue of [...this.#dirty]) {
-      if (queue.inFlight.length > 0) continue;
-      const lane = this.#driver.lane(queue.topic, queue.partition);
-      if (this.#busyLanes.has(lane)) continue;
-      const flush = flushes.get(lane) ?? { parts: [], bytes: 0 };
+      const number = this.#driver.lane(queue.topic, queue.partition);
+      const lane = this.#lane(number);
+      if (!this.#mayGo(queue, lane)) continue;
+      const flush = flushes.get(number) ?? { lane, parts: [], bytes: 0 };
       if (flush.bytes >= MAX_FLUSH_BYTES) continue;
       if (queue.heldUntil > now) {
         this.#wakeIn(queue.heldUntil - now);
         continue;
       }
       this.#expire(queue, now, expired);
-      const entries = this.#take(queue, now);
-      if (entries.length === 0) continue;
-      const batch = {
-        topic: queue.topic,
-        partition: queue.partition,
-        records: entries.map((e) => e.record),
-        bytes: bytesOf(entries),
-        deadlineMs: deadlineOf(entries),
-      };
-      flush.parts.push({ batch, queue, entries });
-      flush.bytes += batch.bytes;
-      flushes.set(lane, flush);
+      const slab = this.#take(queue, now);
+      if (slab === undefined) continue;
+      flush.parts.push({ slab, queue });
+      flush.bytes += slab.bytes;
+      flushes.set(number, flush);
     }
-    for (const [lane, { parts }] of flushes) void this.#flushLane(lane, parts);
+    for (const [number, flush] of flushes) void this.#send(number, flush);
     this.#tell(expired);
   }
 
-  /** The next batch of a partition, admitted by the quota; empty = it has to wait. */
-  #take(queue: Queue, now: number): readonly Entry[] {
-    const { gate } = this.#context;
-    const burst = gate.burst(queue.topic);
-    const maxBytes = Math.min(queue.maxBatchBytes, burst?.bytes ?? Number.POSITIVE_INFINITY);
-    const maxRecords = burst?.records ?? Number.POSITIVE_INFINITY;
-    let count = 0;
-    let bytes = 0;
-    const first = queue.waiting[0]?.pending.deadlineMs ?? 0;
-    const latest = first - now < this.#options.requestTimeoutMs ? first + HURRY_SPREAD_MS : Number.POSITIVE_INFINITY;
-    for (const entry of queue.waiting) {
-      if (count > 0 && (count >= maxRecords || bytes + entry.bytes > maxBytes || entry.pending.deadlineMs > latest)) break;
-      count++;
-      bytes += entry.bytes;
-    }
-    if (count === 0) return [];
-    const waitMs = gate.admit(queue.topic, count, bytes);
+  #mayGo(queue: PartitionQueue, lane: Lane): boolean {
+    const { maxInFlight } = this.#options;
+    const full = queue.waiting.length > 1;
+    if (lane.inFlight > 0 && !(full && lane.inFlight < maxInFlight)) return false;
+    if (queue.inFlight.length === 0) return true;
+    // One that goes again waits until those behind it have come back.
+    if (queue.waiting[0]?.order !== Number.POSITIVE_INFINITY || queue.inFlight.length >= maxInFlight) return false;
+    return this.#driver.pipelines?.(queue.topic, queue.partition) ?? false;
+  }
+
+  /** The next batch of a partition, admitted by the quota; undefined = it has to wait. */
+  #take(queue: PartitionQueue, now: number): Slab | undefined {
+    const slab = this.#fitting(queue, now);
+    if (slab === undefined) return undefined;
+    const bytes = this.#wireBytes(queue, slab);
+    if (bytes === undefined) return undefined;
+    const waitMs = this.#context.gate.admit(slab.topic, slab.count, bytes);
     if (waitMs > 0) {
       queue.heldUntil = now + waitMs;
       this.#wakeIn(waitMs);
-      return [];
+      return undefined;
     }
-    const entries = queue.waiting.slice(0, count);
-    queue.waiting = queue.waiting.slice(count);
-    queue.inFlight = entries;
+    queue.take(++this.#taken);
     // To the end of the line: where not all fit into a flush, those that come last must not starve.
-    this.#dirty.delete(queue);
-    if (queue.waiting.length > 0) this.#dirty.add(queue);
-    return entries;
+    this.#markClean(queue);
+    if (queue.waiting.length > 0) this.#markDirty(queue);
+    return slab;
   }
 
-  async #flushLane(lane: number, parts: readonly Part[]): Promise<void> {
-    this.#busyLanes.add(lane);
-    const startedAtMs = this.#context.clock.now();
-    const broken = (cause: unknown): ProduceOutcome => ({
-      baseOffset: -1n,
-      attempts: 1,
-      error: asTurnpikeError(cause, 'INTERNAL', 'The transport failed to send a batch; report this.', { written: 'unknown' }),
+  /** The first batch, cut where the quota's burst has become smaller, or where its first records have little time left. */
+  #fitting(queue: PartitionQueue, now: number): Slab | undefined {
+    const [slab] = queue.waiting;
+    if (slab === undefined || slab.count === 1 || slab.preparing) return slab;
+    const limits = this.#limits(queue);
+    const latest = slab.deadlineMs - now < this.#options.requestTimeoutMs ? slab.deadlineMs + HURRY_SPREAD_MS : Number.POSITIVE_INFINITY;
+    if (slab.latestDeadlineMs > latest) {
+      const first = slab.pendings.findIndex((pending) => pending.deadlineMs > latest);
+      const cut = Math.max(first, 1);
+      const slabs = [...queue.repack(slab, limits, (_, i) => i < cut), ...queue.repack(slab, limits, (_, i) => i >= cut)];
+      this.#exchange(queue, slab, slabs);
+    } else if (slab.wireBytes === undefined && (slab.count > limits.records || slab.bytes > limits.bytes))
+      this.#exchange(
+        queue,
+        slab,
+        queue.repack(slab, limits, () => true),
+      );
+    return queue.waiting[0];
+  }
+
+  /** Its size as it goes out; undefined = it is being compressed, and drains when that has ended. */
+  #wireBytes(queue: PartitionQueue, slab: Slab): number | undefined {
+    if (slab.wireBytes !== undefined || slab.preparing) return slab.wireBytes;
+    slab.sealed = true;
+    const bytes = this.#driver.prepare?.(slab) ?? slab.bytes;
+    if (typeof bytes === 'number') {
+      slab.wireBytes = bytes;
+      return bytes;
+    }
+    slab.preparing = true;
+    void bytes.then((known) => {
+      slab.preparing = false;
+      slab.wireBytes = known;
+      if (queue.waiting.includes(slab)) this.#drain();
     });
+    return undefined;
+  }
+
+  async #send(number: number, { lane, parts }: Flush): Promise<void> {
+    lane.inFlight++;
+    const startedAtMs = this.#context.clock.now();
     let outcomes: readonly (ProduceOutcome | Promise<ProduceOutcome>)[];
     try {
       outcomes = await this.#driver.produce(
-        lane,
-        parts.map((p) => p.batch),
+        number,
+        parts.map((p) => p.slab),
       );
     } catch (cause) {
       outcomes = parts.map(() => broken(cause));
     }
-    this.#busyLanes.delete(lane);
+    lane.inFlight--;
     const ended: SettledBatch[] = [];
     for (const [i, part] of parts.entries()) {
       const outcome = outcomes[i] ?? broken(new Error('no outcome'));
@@ -337,65 +313,107 @@ class Accumulator implements ProducerPort {
     this.#drain();
   }
 
-  /** What comes of one partition's batch: records that settle, or go again without those that spoil it. */
-  #end({ batch, queue, entries }: Part, outcome: ProduceOutcome, settled: SettledBatch[]): void {
-    queue.inFlight = [];
-    if (outcome.error?.written === 'no' && entries.length > 1) {
+  /** What comes of one partition's batch: records that settle, or go again, without those that spoil it. */
+  #end({ slab, queue }: Part, outcome: ProduceOutcome, settled: SettledBatch[]): void {
+    queue.inFlight.splice(queue.inFlight.indexOf(slab), 1);
+    if (outcome.again) {
+      this.#refund(slab);
+      this.#goAgain(queue, outcome, [slab]);
+      return;
+    }
+    if (outcome.error?.written === 'no' && slab.count > 1) {
       if (outcome.error.code === 'RECORD_TOO_LARGE') {
-        this.#sendSmaller(queue, batch, entries);
+        this.#sendSmaller(queue, slab, outcome);
         return;
       }
       const rejected = new Set(outcome.rejected);
-      if (rejected.size > 0 && rejected.size < entries.length) {
-        const bad = entries.filter((_, i) => rejected.has(i));
-        this.#sendAgain(
-          queue,
-          entries.filter((_, i) => !rejected.has(i)),
-        );
-        this.#context.gate.refund(batch.topic, entries.length - bad.length, batch.bytes - bytesOf(bad));
-        settled.push(this.#settle({ ...batch, bytes: bytesOf(bad) }, bad, outcome));
-        this.#release(bad);
+      if (rejected.size > 0 && rejected.size < slab.count) {
+        this.#sendWithout(queue, slab, rejected, outcome, settled);
         return;
       }
     }
-    settled.push(this.#settle(batch, entries, outcome));
-    this.#release(entries);
+    settled.push(this.#settle(slab, outcome));
+    this.#release(slab);
   }
 
-  #tell(settled: readonly SettledBatch[], startedAtMs = this.#context.clock.now()): void {
-    for (const { error } of settled) this.#failed ??= error;
-    if (settled.length > 0) this.#context.events.settled(settled, startedAtMs);
-    this.#resolveFlushes();
-  }
-
-  /** At the head of their partition, in their order. */
-  #sendAgain(queue: Queue, entries: readonly Entry[]): void {
-    queue.waiting = [...entries, ...queue.waiting];
-    this.#dirty.add(queue);
+  #goAgain(queue: PartitionQueue, { attempts }: ProduceOutcome, slabs: readonly Slab[]): void {
+    for (const slab of slabs) for (const pending of slab.pendings) pending.attempts += attempts;
+    queue.putBack(slabs);
+    if (!queue.dirty) this.#markDirty(queue);
   }
 
   /** The topic takes smaller batches than the option says: the same records go again, in the same order, in batches of half the size; a record that is too large alone
    *  fails alone. */
-  #sendSmaller(queue: Queue, batch: ProduceBatch, entries: readonly Entry[]): void {
-    this.#context.gate.refund(batch.topic, entries.length, batch.bytes);
-    queue.maxBatchBytes = Math.max(1, Math.floor(batch.bytes / 2));
-    this.#sendAgain(queue, entries);
+  #sendSmaller(queue: PartitionQueue, slab: Slab, outcome: ProduceOutcome): void {
+    this.#refund(slab);
+    queue.maxBatchBytes = Math.max(1, Math.floor(slab.bytes / 2));
+    this.#goAgain(
+      queue,
+      outcome,
+      this.#count(
+        slab,
+        queue.repack(slab, this.#limits(queue), () => true),
+      ),
+    );
   }
 
-  #settle(batch: ProduceBatch, entries: readonly Entry[], outcome: ProduceOutcome): SettledBatch {
-    const { gate, events } = this.#context;
-    for (const { pending } of entries) pending.attempts += outcome.attempts;
-    if (outcome.error?.written === 'no') gate.refund(batch.topic, entries.length, batch.bytes);
-    if (!outcome.error) events.wrote(batch.topic, batch.bytes, outcome.wireBytes ?? batch.bytes);
-    return {
-      topic: batch.topic,
-      partition: batch.partition,
-      pendings: entries.map((e) => e.pending),
-      bytes: batch.bytes,
-      baseOffset: outcome.baseOffset,
-      ...(outcome.logAppendTimeMs === undefined ? {} : { logAppendTimeMs: outcome.logAppendTimeMs }),
+  #sendWithout(queue: PartitionQueue, slab: Slab, rejected: ReadonlySet<number>, outcome: ProduceOutcome, settled: SettledBatch[]): void {
+    this.#refund(slab);
+    const limits = this.#limits(queue);
+    const bad = slab.pendings.filter((_, i) => rejected.has(i));
+    settled.push({
+      topic: slab.topic,
+      partition: slab.partition,
+      pendings: bad,
+      bytes: 0,
+      baseOffset: -1n,
       ...(outcome.error ? { error: outcome.error } : {}),
-    };
+    });
+    this.#goAgain(
+      queue,
+      outcome,
+      this.#count(
+        slab,
+        queue.repack(slab, limits, (_, i) => !rejected.has(i)),
+      ),
+    );
+  }
+
+  /** Others stand for the slab from now on. */
+  #count(slab: Slab, slabs: readonly Slab[]): readonly Slab[] {
+    for (const { epoch, memoryBytes } of slabs) {
+      this.#flushes.reopened(epoch);
+      this.#bufferedBytes += memoryBytes;
+    }
+    this.#release(slab);
+    return slabs;
+  }
+
+  #exchange(queue: PartitionQueue, slab: Slab, slabs: readonly Slab[]): void {
+    queue.waiting.splice(queue.waiting.indexOf(slab), 1, ...this.#count(slab, slabs));
+    if (queue.waiting.length === 0) this.#markClean(queue);
+  }
+
+  #replace(queue: PartitionQueue, slab: Slab, keeps: (pending: Pending, index: number) => boolean): void {
+    this.#exchange(queue, slab, queue.repack(slab, slab.limits, keeps));
+  }
+
+  #tell(settled: readonly SettledBatch[], startedAtMs = this.#context.clock.now()): void {
+    if (this.#transaction) for (const { error } of settled) this.#transaction.recordFailed(error);
+    if (settled.length > 0) this.#context.events.settled(settled, startedAtMs);
+    this.#flushes.resolve();
+  }
+
+  #refund({ topic, count, wireBytes, bytes }: Slab): void {
+    this.#context.gate.refund(topic, count, wireBytes ?? bytes);
+  }
+
+  #settle(slab: Slab, { baseOffset, attempts, error, wireBytes, logAppendTimeMs }: ProduceOutcome): SettledBatch {
+    const { topic, partition, pendings, bytes } = slab;
+    for (let i = 0; i < pendings.length; i++) (pendings[i] as Pending).attempts += attempts;
+    if (error?.written === 'no') this.#refund(slab);
+    if (!error) this.#context.events.wrote(topic, bytes, wireBytes ?? slab.wireBytes ?? bytes);
+    return { topic, partition, pendings, bytes, baseOffset, ...(logAppendTimeMs === undefined ? {} : { logAppendTimeMs }), ...(error ? { error } : {}) };
   }
 
   /** Ends records that wait (for quota, or behind a batch under way) past their deadline. */
@@ -409,42 +427,19 @@ class Accumulator implements ProducerPort {
   }
 
   /** These were never written, whatever became of those before them. */
-  #expire(queue: Queue, now: number, settled: SettledBatch[]): void {
-    const expired = queue.waiting.filter((e) => e.pending.deadlineMs <= now);
-    if (expired.length === 0) return;
-    queue.waiting = queue.waiting.filter((e) => e.pending.deadlineMs > now);
-    if (queue.waiting.length === 0) this.#dirty.delete(queue);
-    const held = queue.heldUntil > now;
-    const facts = { topic: queue.topic, partition: queue.partition, written: 'no', retriable: true } as const;
-    const error = held
-      ? new TurnpikeError(
-          'QUOTA_EXCEEDED',
-          `${queue.topic}: the quota did not let the record go before its delivery timeout. Send less, raise the quota in turnpike.yaml, or raise deliveryTimeoutMs.`,
-          { ...facts, retryAfterMs: Math.ceil(queue.heldUntil - now) },
-        )
-      : new TurnpikeError(
-          'DELIVERY_TIMEOUT',
-          `${queue.topic}: the record waited behind others until its delivery timeout. The broker is slow or unreachable; see the errors of the records before it.`,
-          facts,
-        );
-    settled.push({
-      topic: queue.topic,
-      partition: queue.partition,
-      pendings: expired.map((e) => e.pending),
-      bytes: bytesOf(expired),
-      baseOffset: -1n,
-      error,
-    });
-    this.#release(expired);
+  #expire(queue: PartitionQueue, now: number, settled: SettledBatch[]): void {
+    for (const slab of [...queue.waiting]) {
+      if (slab.deadlineMs > now) continue;
+      const pendings = slab.pendings.filter((pending) => pending.deadlineMs <= now);
+      this.#replace(queue, slab, (pending) => pending.deadlineMs > now);
+      settled.push({ topic: slab.topic, partition: slab.partition, pendings, bytes: slab.bytes, baseOffset: -1n, error: expired(queue, now) });
+    }
   }
 
-  #release(entries: readonly Entry[]): void {
-    for (const entry of entries) {
-      this.#bufferedBytes -= entry.bytes;
-      const left = (this.#outstanding.get(entry.epoch) ?? 1) - 1;
-      if (left === 0) this.#outstanding.delete(entry.epoch);
-      else this.#outstanding.set(entry.epoch, left);
-    }
+  #release(slab: Slab): void {
+    this.#bufferedBytes -= slab.memoryBytes;
+    this.#flushes.closed(slab.epoch);
+    if (this.#driver.copies) slab.recycle();
     this.#room?.resolve();
     this.#room = undefined;
   }
@@ -460,21 +455,30 @@ class Accumulator implements ProducerPort {
       this.#drain();
     });
   }
-
-  #outstandingUpTo(epoch: number): boolean {
-    for (const e of this.#outstanding.keys()) if (e <= epoch) return true;
-    return false;
-  }
-
-  #resolveFlushes(): void {
-    if (this.#flushes.length === 0) return;
-    const done = this.#flushes.filter((f) => !this.#outstandingUpTo(f.epoch));
-    if (done.length === 0) return;
-    this.#flushes = this.#flushes.filter((f) => !done.includes(f));
-    for (const { resolve } of done) resolve();
-  }
 }
 
+const broken = (cause: unknown): ProduceOutcome => ({
+  baseOffset: -1n,
+  attempts: 1,
+  error: asTurnpikeError(cause, 'INTERNAL', 'The transport failed to send a batch; report this.', { written: 'unknown' }),
+});
+
+function expired({ topic, partition, heldUntil }: PartitionQueue, now: number): TurnpikeError {
+  const facts = { topic, partition, written: 'no', retriable: true } as const;
+  if (heldUntil > now)
+    return new TurnpikeError(
+      'QUOTA_EXCEEDED',
+      `${topic}: the quota did not let the record go before its delivery timeout. Send less, raise the quota in turnpike.yaml, or raise deliveryTimeoutMs.`,
+      { ...facts, retryAfterMs: Math.ceil(heldUntil - now) },
+    );
+  return new TurnpikeError(
+    'DELIVERY_TIMEOUT',
+    `${topic}: the record waited behind others until its delivery timeout. The broker is slow or unreachable; see the errors of the records before it.`,
+    facts,
+  );
+}
+
+/** About what a record will hold of the memory. */
 function sizeOf(record: OutboundRecord): number {
   let bytes = RECORD_OVERHEAD;
   if (record.keyStart >= 0) bytes += record.keyEnd - record.keyStart;
@@ -482,8 +486,3 @@ function sizeOf(record: OutboundRecord): number {
   if (record.headers) for (const [name, value] of record.headers) bytes += name.length + (value?.length ?? 0) + 2;
   return bytes;
 }
-
-const bytesOf = (entries: readonly Entry[]): number => entries.reduce((sum, e) => sum + e.bytes, 0);
-const deadlineOf = (entries: readonly Entry[]): number => entries.reduce((min, e) => Math.min(min, e.pending.deadlineMs), Number.POSITIVE_INFINITY);
-const flushAborted = (signal: AbortSignal | undefined) =>
-  new TurnpikeError('ABORTED', 'flush() was aborted; the records are still under way.', { cause: signal?.reason });

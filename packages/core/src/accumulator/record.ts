@@ -1,0 +1,150 @@
+import type { HeaderEntry } from '../headers.ts';
+import type { BufferedRecord } from '../spi/driver.ts';
+import type { OutboundRecord } from '../spi/transport.ts';
+
+// A record as a batch of magic 2 holds it (Kafka's protocol, "Record"): length, attributes, deltas of timestamp and offset, key, value, headers; lengths and deltas are zigzag varints.
+
+/** Below this a loop copies faster than a call into the engine does. */
+const LOOP_BYTES = 48;
+
+/** The size of what writeRecord() will write, without the record's own length in front. */
+export function recordLength(record: OutboundRecord, offsetDelta: number, timestampDelta: number): number {
+  const { keyStart, keyEnd, valueStart, valueEnd, headers } = record;
+  return (
+    1 +
+    varlongLength(timestampDelta) +
+    varintLength(offsetDelta) +
+    (keyStart < 0 ? 1 : varintLength(keyEnd - keyStart) + keyEnd - keyStart) +
+    (valueStart < 0 ? 1 : varintLength(valueEnd - valueStart) + valueEnd - valueStart) +
+    (headers === undefined ? 1 : headersLength(headers))
+  );
+}
+
+/** Writes the record with its length in front; `dst` must have room. Returns where it ends. */
+export function writeRecord(dst: Buffer, at: number, record: OutboundRecord, length: number, offsetDelta: number, timestampDelta: number): number {
+  const { buf, keyStart, keyEnd, valueStart, valueEnd, headers } = record;
+  let pos = writeVarint(dst, at, length);
+  dst[pos++] = 0; // attributes: none are defined
+  pos = writeVarlong(dst, pos, timestampDelta);
+  pos = writeVarint(dst, pos, offsetDelta);
+  pos = keyStart < 0 ? writeVarint(dst, pos, -1) : copy(buf, keyStart, keyEnd, dst, writeVarint(dst, pos, keyEnd - keyStart));
+  pos = valueStart < 0 ? writeVarint(dst, pos, -1) : copy(buf, valueStart, valueEnd, dst, writeVarint(dst, pos, valueEnd - valueStart));
+  return headers === undefined ? writeVarint(dst, pos, 0) : writeHeaders(dst, pos, headers);
+}
+
+/** Reads `count` records from `start` on. Keys, values and headers are views into `src`. */
+export function readRecords(src: Buffer, start: number, count: number, baseTimestampMs: number): BufferedRecord[] {
+  const cursor = { src, pos: start };
+  return Array.from({ length: count }, () => {
+    readVarint(cursor);
+    cursor.pos++;
+    const timestampMs = baseTimestampMs + readVarlong(cursor);
+    readVarint(cursor);
+    const key = readBytes(cursor);
+    const value = readBytes(cursor);
+    const headers: HeaderEntry[] = [];
+    for (let left = readVarint(cursor); left > 0; left--) headers.push([readBytes(cursor)?.toString() ?? '', readBytes(cursor)]);
+    return { key, value, headers: headers.length > 0 ? headers : undefined, timestampMs };
+  });
+}
+
+export function varintLength(value: number): number {
+  const z = zigzag(value);
+  return z < 0x80 ? 1 : z < 0x4000 ? 2 : z < 0x20_0000 ? 3 : z < 0x1000_0000 ? 4 : 5;
+}
+
+function copy(src: Buffer, start: number, end: number, dst: Buffer, at: number): number {
+  if (end - start > LOOP_BYTES) {
+    dst.set(start === 0 && end === src.length ? src : src.subarray(start, end), at);
+    return at + end - start;
+  }
+  let pos = at;
+  for (let i = start; i < end; i++) dst[pos++] = src[i] as number;
+  return pos;
+}
+
+function headersLength(headers: readonly HeaderEntry[]): number {
+  let length = varintLength(headers.length);
+  for (const [name, value] of headers) {
+    const nameLength = Buffer.byteLength(name);
+    length += varintLength(nameLength) + nameLength + (value === null ? 1 : varintLength(value.length) + value.length);
+  }
+  return length;
+}
+
+function writeHeaders(dst: Buffer, at: number, headers: readonly HeaderEntry[]): number {
+  let pos = writeVarint(dst, at, headers.length);
+  for (const [name, value] of headers) {
+    pos = writeVarint(dst, pos, Buffer.byteLength(name));
+    pos += dst.write(name, pos);
+    pos = writeVarint(dst, pos, value === null ? -1 : value.length);
+    if (value === null) continue;
+    dst.set(value, pos);
+    pos += value.length;
+  }
+  return pos;
+}
+
+// Lengths and counts fit 31 bits.
+const zigzag = (value: number): number => ((value << 1) ^ (value >> 31)) >>> 0;
+
+function writeVarint(dst: Buffer, at: number, value: number): number {
+  let pos = at;
+  let z = zigzag(value);
+  while (z > 0x7f) {
+    dst[pos++] = (z & 0x7f) | 0x80;
+    z >>>= 7;
+  }
+  dst[pos++] = z;
+  return pos;
+}
+
+const fitsInt = (value: number): boolean => value >= -0x4000_0000 && value < 0x4000_0000;
+const zigzagLong = (value: number): bigint => BigInt.asUintN(64, (BigInt(value) << 1n) ^ (BigInt(value) >> 63n));
+
+function varlongLength(value: number): number {
+  if (fitsInt(value)) return varintLength(value);
+  let length = 1;
+  for (let z = zigzagLong(value); z > 0x7fn; z >>= 7n) length++;
+  return length;
+}
+
+function writeVarlong(dst: Buffer, at: number, value: number): number {
+  if (fitsInt(value)) return writeVarint(dst, at, value);
+  let pos = at;
+  let z = zigzagLong(value);
+  for (; z > 0x7fn; z >>= 7n) dst[pos++] = Number(z & 0x7fn) | 0x80;
+  dst[pos++] = Number(z);
+  return pos;
+}
+
+interface Cursor {
+  readonly src: Buffer;
+  pos: number;
+}
+
+function readBytes(cursor: Cursor): Buffer | null {
+  const length = readVarint(cursor);
+  if (length < 0) return null;
+  const start = cursor.pos;
+  cursor.pos = start + length;
+  return cursor.src.subarray(start, cursor.pos);
+}
+
+function readVarint(cursor: Cursor): number {
+  let z = 0;
+  for (let shift = 0; ; shift += 7) {
+    const byte = cursor.src[cursor.pos++] as number;
+    z |= (byte & 0x7f) << shift;
+    if (byte < 0x80) return (z >>> 1) ^ -(z & 1);
+  }
+}
+
+function readVarlong(cursor: Cursor): number {
+  let z = 0n;
+  for (let shift = 0n; ; shift += 7n) {
+    const byte = cursor.src[cursor.pos++] as number;
+    z |= BigInt(byte & 0x7f) << shift;
+    if (byte < 0x80) return Number((z >> 1n) ^ -(z & 1n));
+  }
+}
