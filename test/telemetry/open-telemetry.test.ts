@@ -279,6 +279,60 @@ describe('what is consumed', () => {
     expect(linksOf(several)).toEqual([OTHERS.spanId]);
   });
 
+  it('gives back at once what a handler gives that waits for nothing, in a span that has ended by then', () => {
+    const t = telemetry();
+    let active: SpanContext | undefined;
+    const result = t.process([inbound(7)], 'ops.audit', () => {
+      active = trace.getActiveSpan()?.spanContext();
+      return 'done';
+    });
+    expect(result).toBe('done');
+    expect(sdk.spans('process').map((s) => s.spanContext().spanId)).toEqual([active?.spanId]);
+    expect(() =>
+      t.process([inbound(8)], 'ops.audit', () => {
+        throw new RangeError('x');
+      }),
+    ).toThrow(RangeError);
+    expect(metrics.of('messaging.process.duration').map((m) => m.attributes['error.type'])).toEqual([undefined, 'RangeError']);
+  });
+
+  it('asks a tracer with nothing behind it once a batch, and not for each record; one that is registered later is found', () => {
+    let asked = 0;
+    let spanContext: SpanContext = { traceId: '0'.repeat(32), spanId: '0'.repeat(16), traceFlags: 0 };
+    const tracer = {
+      startSpan: () => {
+        asked++;
+        return trace.wrapSpanContext(spanContext);
+      },
+    } as unknown as NonNullable<OpenTelemetryOptions['tracer']>;
+    const t = telemetry({ tracer });
+    const handle = (n: number) => {
+      t.received('flights.departed', 2, 'ops.audit', [inbound(0)], NOW);
+      for (let i = 0; i < n; i++) t.process([inbound(i)], 'ops.audit', () => {});
+      const times = asked;
+      asked = 0;
+      return times;
+    };
+    expect(handle(500)).toBe(1);
+    expect(metrics.of('messaging.process.duration')).toHaveLength(500);
+    spanContext = OTHERS;
+    expect(handle(10)).toBe(11);
+  });
+
+  it('reads no headers for a span that the sampler drops', () => {
+    const record = inbound(7, OTHERS);
+    const unread = {
+      ...record,
+      get headers(): RecordHeaders {
+        return expect.unreachable('headers were read');
+      },
+    };
+    const t = telemetry({
+      tracer: { startSpan: () => trace.wrapSpanContext({ ...OTHERS, traceFlags: 0 }) } as unknown as NonNullable<OpenTelemetryOptions['tracer']>,
+    });
+    expect(t.process([unread], 'ops.audit', () => trace.getActiveSpan()?.spanContext().traceFlags)).toBe(0);
+  });
+
   it('marks a tombstone, and only that', async () => {
     const t = telemetry();
     await t.process([inbound(0, undefined, { value: null })], 'ops.audit', async () => {});

@@ -70,6 +70,8 @@ describe('connect', () => {
     const kafka = await connecting;
     const consumer = kafka.consumer(['flights.landed']);
     await expect(consumer.run('x' as never)).rejects.toMatchObject({ code: 'CONFIG_INVALID' });
+    await expect(consumer.runBatch('x' as never)).rejects.toMatchObject({ code: 'CONFIG_INVALID' });
+    await expect(consumer.runBatch(() => {}, { maxBatchRecords: 0 })).rejects.toMatchObject({ code: 'CONFIG_INVALID' });
     const running = consumer.run(() => {});
     await kafka.close();
     await running;
@@ -116,6 +118,20 @@ describe('connect', () => {
     await kafka.close();
     await running;
     expect(cluster.records('flights.landed')).toHaveLength(1);
+  });
+
+  it('runBatch() gives arrays of typed events, at most so many, and commits them when they are handled', async () => {
+    const { connecting, cluster } = local();
+    const kafka = await connecting;
+    await kafka.producer('flights.departed').sendBatch([departed(1), departed(2), departed(3)], { partition: 0 });
+    const flights: string[][] = [];
+    const consumer = kafka.consumer(['flights.departed'], { group: 'ops.audit' });
+    const running = consumer.runBatch((events) => void flights.push(events.map((e) => `${e.offset} ${e.value?.id}`)), { maxBatchRecords: 2 });
+    await expect.poll(() => flights.flat()).toHaveLength(3);
+    expect(flights).toEqual([[`0 ${departed(1).id}`, `1 ${departed(2).id}`], [`2 ${departed(3).id}`]]);
+    await kafka.close();
+    await running;
+    expect(cluster.group('ops.audit').committed.get('flights.departed/0')?.offset).toBe(3n);
   });
 
   it.each<[string, ConnectOptions, string, RegExp]>([

@@ -231,27 +231,24 @@ function typedProducer(topic: AnyTopic, cluster: ClusterConnection, onClose: () 
 }
 
 function typedConsumer(group: string, consumer: GroupConsumer, onEnd: () => void): Consumer<unknown> {
-  let started = false;
-  /** Of the one run that a consumer has; another is refused and ends nothing. */
-  const ending = () => {
-    const first = !started;
-    started = true;
-    return first ? onEnd : () => {};
-  };
   const close = () => consumer.close().finally(onEnd);
+  /** Of the one run that a consumer has; another, and one that is refused, ends nothing. */
+  const ending = (run: () => Promise<void>) => {
+    const before = consumer.started;
+    const running = run();
+    return !before && consumer.started ? running.finally(onEnd) : running;
+  };
   return {
     group,
-    run: (handler) => {
-      const ended = typeof handler === 'function' ? ending() : () => {}; // What the consumer refuses has started nothing.
-      return consumer.run(handler as Parameters<GroupConsumer['run']>[0]).finally(ended);
-    },
+    run: (handler) => ending(() => consumer.run(handler as Parameters<GroupConsumer['run']>[0])),
+    runBatch: (handler, options) => ending(() => consumer.runBatch(handler as Parameters<GroupConsumer['runBatch']>[0], options)),
     close,
     async *[Symbol.asyncIterator]() {
-      const ended = ending();
+      const before = consumer.started;
       try {
         yield* iterate(consumer);
       } finally {
-        ended();
+        if (!before) onEnd();
       }
     },
     [Symbol.asyncDispose]: close,

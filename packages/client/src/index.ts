@@ -1,4 +1,6 @@
 export {
+  type BatchHandler,
+  type BatchOptions,
   type ConsumedEvent,
   type ConsumerOptions,
   type ErrorCode,

@@ -1,4 +1,4 @@
-import type { ConsumedEvent, ConsumerOptions, Handler, HeadersInit, RecordMetadata } from '@turnpike/core';
+import type { BatchHandler, BatchOptions, ConsumedEvent, ConsumerOptions, Handler, HeadersInit, RecordMetadata } from '@turnpike/core';
 import type { AnyTopic, ConsumedTopic, TopicContract } from './generated.ts';
 
 export type Produces = Readonly<Record<string, AnyTopic>>;
@@ -46,7 +46,7 @@ export interface Producer<In, Key> extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-/** One member of a consumer group: run() with a handler, or `for await`. Disposing drains, commits and leaves.
+/** One member of a consumer group: run() with a handler, runBatch(), or `for await`. Disposing drains, commits and leaves.
  *
  *  In a `for await` loop, asking for the next event says that the last one is handled. Leaving the loop closes the consumer, and the event in hand comes again. */
 export interface Consumer<Event> extends AsyncDisposable, AsyncIterable<Event> {
@@ -54,6 +54,9 @@ export interface Consumer<Event> extends AsyncDisposable, AsyncIterable<Event> {
   /** Handles records until close(): those of a partition one after another, partitions side by side. An offset is committed only after its handler has finished: at least
    *  once. Rejects with what ended it: HANDLER_FAILED (the handler threw; its record comes again), DECODE_FAILED, GRANT_DENIED, AUTHORIZATION_FAILED, ... */
   run(handler: Handler<Event>): Promise<void>;
+  /** As run(), with an array: the events of one partition that are there, in order, at most `maxBatchRecords`; the batch is awaited, and then all of it is handled. For a handler that
+   *  does better with many at once, a bulk insert say. A throw is HANDLER_FAILED and commits none of the batch: all of it comes again. */
+  runBatch(handler: BatchHandler<Event>, options?: BatchOptions): Promise<void>;
   /** Lets running handlers finish within `drainTimeoutMs`, commits, leaves the group. Don't await it inside a handler, nor in the loop, which it waits for. */
   close(): Promise<void>;
 }

@@ -16,9 +16,16 @@ function bytesOf(name: string, value: HeaderValue): Uint8Array | null {
 const nameOf = (value: unknown): string => (value === undefined || value === null ? String(value) : `a ${typeof value}`);
 const invalid = (text: string) => new TurnpikeError('ENCODE_FAILED', text, { written: 'no', path: 'headers' });
 
+/** What headers are read from when they are asked for. */
+export interface HeaderSource {
+  readHeaders(): HeaderEntry[];
+}
+
 /** A record's headers: ordered, names may repeat, values are bytes or null (KIP-82). */
 export class RecordHeaders implements Iterable<HeaderEntry> {
-  readonly #entries: HeaderEntry[] = [];
+  /** undefined = not read from `#source` yet. */
+  #entries: HeaderEntry[] | undefined = [];
+  #source: HeaderSource | undefined;
 
   /** @throws TurnpikeError ENCODE_FAILED: a name or a value of the wrong type. */
   constructor(init?: HeadersInit) {
@@ -31,17 +38,26 @@ export class RecordHeaders implements Iterable<HeaderEntry> {
   /** Takes over a list that a transport has parsed; not copied. */
   static of(entries: HeaderEntry[]): RecordHeaders {
     const headers = new RecordHeaders();
-    for (const entry of entries) headers.#entries.push(entry);
+    headers.#entries = entries;
+    return headers;
+  }
+
+  /** As of(), of a record that is parsed when somebody asks. */
+  static from(source: HeaderSource): RecordHeaders {
+    const headers = new RecordHeaders();
+    headers.#entries = undefined;
+    headers.#source = source;
     return headers;
   }
 
   get size(): number {
-    return this.#entries.length;
+    return this.#list().length;
   }
 
   /** The last value of that name, as Kafka's own `lastHeader` does; undefined = there is none. */
   get(name: string): Uint8Array | null | undefined {
-    for (let i = this.#entries.length - 1; i >= 0; i--) if (this.#entries[i]?.[0] === name) return this.#entries[i]?.[1];
+    const list = this.#list();
+    for (let i = list.length - 1; i >= 0; i--) if (list[i]?.[0] === name) return list[i]?.[1];
     return undefined;
   }
 
@@ -52,15 +68,17 @@ export class RecordHeaders implements Iterable<HeaderEntry> {
   }
 
   getAll(name: string): (Uint8Array | null)[] {
-    return this.#entries.filter(([n]) => n === name).map(([, v]) => v);
+    return this.#list()
+      .filter(([n]) => n === name)
+      .map(([, v]) => v);
   }
 
   has(name: string): boolean {
-    return this.#entries.some(([n]) => n === name);
+    return this.#list().some(([n]) => n === name);
   }
 
   append(name: string, value: HeaderValue): void {
-    this.#entries.push([name, bytesOf(name, value)]);
+    this.#list().push([name, bytesOf(name, value)]);
   }
 
   /** Replaces every value of that name by one. */
@@ -70,15 +88,23 @@ export class RecordHeaders implements Iterable<HeaderEntry> {
   }
 
   delete(name: string): void {
-    for (let i = this.#entries.length - 1; i >= 0; i--) if (this.#entries[i]?.[0] === name) this.#entries.splice(i, 1);
+    const list = this.#list();
+    for (let i = list.length - 1; i >= 0; i--) if (list[i]?.[0] === name) list.splice(i, 1);
   }
 
   [Symbol.iterator](): Iterator<HeaderEntry> {
-    return this.#entries[Symbol.iterator]();
+    return this.#list()[Symbol.iterator]();
   }
 
   /** The pairs as a transport writes them. */
   entries(): readonly HeaderEntry[] {
+    return this.#list();
+  }
+  #list(): HeaderEntry[] {
+    if (this.#entries === undefined) {
+      this.#entries = this.#source?.readHeaders() ?? [];
+      this.#source = undefined;
+    }
     return this.#entries;
   }
 }

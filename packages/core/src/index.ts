@@ -1,9 +1,10 @@
 export { CleanUp } from './cleanup.ts';
-export { type ConsumedEvent, type ConsumeLayers, GroupConsumer, type Handler, type HandlerContext } from './consumer/consumer.ts';
+export { type ConsumeLayers, GroupConsumer } from './consumer/consumer.ts';
+export type { BatchHandler, BatchOptions, ConsumedEvent, Handler, HandlerContext } from './consumer/event.ts';
 export { iterate } from './consumer/iterate.ts';
 export { type CompiledConsumer, type ConsumerOptions, compileConsumerOptions } from './consumer/options.ts';
 export { asTurnpikeError, type ErrorCode, type ErrorFacts, type ErrorInit, isTurnpikeError, TurnpikeError, type Written } from './errors.ts';
-export { type HeaderEntry, type HeadersInit, type HeaderValue, RecordHeaders } from './headers.ts';
+export { type HeaderEntry, type HeaderSource, type HeadersInit, type HeaderValue, RecordHeaders } from './headers.ts';
 export { OptionReader } from './options.ts';
 export type { Stage, StageEvent } from './pipeline/draft.ts';
 export { murmur2, partitionOf } from './pipeline/murmur2.ts';

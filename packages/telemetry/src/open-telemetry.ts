@@ -3,6 +3,7 @@ import {
   type Context,
   context,
   createNoopMeter,
+  isSpanContextValid,
   type Link,
   type Meter,
   metrics,
@@ -61,6 +62,16 @@ export interface OpenTelemetryOptions {
 /** A span holds so many links; the rest are counted in `turnpike.links.dropped`. */
 const MAX_LINKS = 128;
 const NAME = '@turnpike/telemetry';
+/** After a tracer has shown that nothing is behind it, so many records are handled without asking it; every fetched batch asks too. */
+const UNASKED = 1_000;
+const NOTHING_THROWN = 'the handler threw nothing';
+
+interface StartedProcess {
+  /** undefined = only measured. */
+  readonly span: Span | undefined;
+  readonly context: Context;
+  readonly attributes: Attributes;
+}
 
 /** Spans and metrics by the messaging conventions, through @opentelemetry/api.
  *
@@ -84,6 +95,12 @@ class OpenTelemetry implements Telemetry {
   readonly #sent;
   readonly #consumed;
   readonly #process;
+  /** Of process spans: group -> topic -> partition. */
+  readonly #attributes = new Map<string, Map<string, Map<number, Attributes>>>();
+  /** false = what is measured goes nowhere. */
+  readonly #measures: boolean;
+  /** How many records are handled before the tracer is asked again. */
+  #unasked = 0;
   #failed = false;
 
   constructor(options: OpenTelemetryOptions) {
@@ -93,7 +110,10 @@ class OpenTelemetry implements Telemetry {
     this.#common = { [SYSTEM]: 'kafka', ...(options.clientId === undefined ? {} : { [CLIENT_ID]: options.clientId }) };
     this.#logger = options.logger ?? silentLogger;
     this.#now = options.now ?? Date.now;
-    const instruments = this.#guarded(() => instrumentsOf(options.meter ?? metrics.getMeter(NAME))) ?? instrumentsOf(createNoopMeter());
+    const noop = createNoopMeter();
+    const meter = this.#guarded(() => options.meter ?? metrics.getMeter(NAME)) ?? noop;
+    const instruments = this.#guarded(() => instrumentsOf(meter)) ?? instrumentsOf(noop);
+    this.#measures = meter !== noop;
     this.#duration = instruments.duration;
     this.#sent = instruments.sent;
     this.#consumed = instruments.consumed;
@@ -166,6 +186,7 @@ class OpenTelemetry implements Telemetry {
         { kind: SpanKind.CLIENT, startTime: startedAtMs, attributes: { ...attributes, [BATCH_COUNT]: records.length } },
         ROOT_CONTEXT,
       );
+      this.#asked(span);
       if (span.isRecording()) {
         // Reading every record's headers is only worth it where somebody looks.
         const links = limited(records.flatMap(creationLink));
@@ -176,47 +197,80 @@ class OpenTelemetry implements Telemetry {
     });
   }
 
-  async process<T>(records: readonly InboundRecord[], group: string, run: () => Promise<T>): Promise<T> {
+  process<T>(records: readonly InboundRecord[], group: string, run: () => T | Promise<T>): T | Promise<T> {
+    if (this.#unasked > 0) {
+      this.#unasked--;
+      if (!this.#measures) return run();
+    }
     const started = this.#guarded(() => this.#startProcess(records, group));
     if (!started) return run();
     const startedAtMs = this.#now();
-    let error: unknown;
+    let result: T | Promise<T>;
     try {
-      return await context.with(started.context, run);
+      result = started.span ? context.with(started.context, run) : run();
     } catch (thrown) {
-      error = thrown ?? new Error('the handler threw nothing');
+      this.#endProcess(started, startedAtMs, thrown ?? new Error(NOTHING_THROWN));
       throw thrown;
-    } finally {
-      this.#guarded(() => {
-        this.#process.record(seconds(startedAtMs, this.#now()), { ...started.attributes, ...failure(error) });
-        end(started.span, error);
-      });
+    }
+    if (isPromise(result)) return this.#awaited(result, started, startedAtMs);
+    this.#endProcess(started, startedAtMs, undefined);
+    return result;
+  }
+
+  async #awaited<T>(result: Promise<T>, started: StartedProcess, startedAtMs: number): Promise<T> {
+    try {
+      const value = await result;
+      this.#endProcess(started, startedAtMs, undefined);
+      return value;
+    } catch (thrown) {
+      this.#endProcess(started, startedAtMs, thrown ?? new Error(NOTHING_THROWN));
+      throw thrown;
     }
   }
 
-  #startProcess(records: readonly InboundRecord[], group: string): { span: Span; context: Context; attributes: Attributes } | undefined {
+  #endProcess({ span, attributes }: StartedProcess, startedAtMs: number, error: unknown): void {
+    this.#guarded(() => {
+      this.#process.record(seconds(startedAtMs, this.#now()), error === undefined ? attributes : { ...attributes, ...failure(error) });
+      if (span) end(span, error);
+    });
+  }
+
+  #startProcess(records: readonly InboundRecord[], group: string): StartedProcess | undefined {
     const [first] = records;
     if (!first) return undefined;
-    const attributes: Attributes = {
+    const attributes = this.#processing(first, group);
+    if (this.#unasked > 0) return { span: undefined, context: ROOT_CONTEXT, attributes };
+    const parent = records.length === 1 && this.#parenting === 'parent' ? propagation.extract(ROOT_CONTEXT, first.headers, headerGetter) : ROOT_CONTEXT;
+    const span = this.#tracer.startSpan(`process ${first.topic}`, { kind: SpanKind.CONSUMER, attributes }, parent);
+    if (span.isRecording()) {
+      // Only for a span that is kept: what a sampler drops shall cost little.
+      const links = limited(records.flatMap(creationLink));
+      for (const link of links.kept) span.addLink(link);
+      span.setAttributes({ ...detailsOf(records, first), ...links.attributes });
+    } else if (parent === ROOT_CONTEXT) this.#asked(span);
+    return { span, context: trace.setSpan(parent, span), attributes };
+  }
+
+  /** The same object for all records of a partition. */
+  #processing({ topic, partition }: InboundRecord, group: string): Attributes {
+    const partitions = at(
+      at(this.#attributes, group, () => new Map()),
+      topic,
+      () => new Map(),
+    );
+    return at(partitions, partition, () => ({
       ...this.#common,
       [OPERATION_NAME]: 'process',
       [OPERATION_TYPE]: 'process',
-      [DESTINATION]: first.topic,
+      [DESTINATION]: topic,
       [GROUP]: group,
-      [PARTITION]: String(first.partition),
-    };
-    const single = records.length === 1;
-    const details: Attributes = single
-      ? { [OFFSET]: Number(first.offset), ...(first.value === null ? { [TOMBSTONE]: true } : {}) }
-      : { [BATCH_COUNT]: records.length };
-    const parent = single && this.#parenting === 'parent' ? propagation.extract(ROOT_CONTEXT, first.headers, headerGetter) : ROOT_CONTEXT;
-    const links = limited(records.flatMap(creationLink));
-    const span = this.#tracer.startSpan(
-      `process ${first.topic}`,
-      { kind: SpanKind.CONSUMER, links: links.kept, attributes: { ...attributes, ...details, ...links.attributes } },
-      parent,
-    );
-    return { span, context: trace.setSpan(parent, span), attributes };
+      [PARTITION]: String(partition),
+    }));
+  }
+
+  /** A root span without a trace id is nobody's: no SDK is registered, and for a while none is looked for. */
+  #asked(span: Span): void {
+    this.#unasked = isSpanContextValid(span.spanContext()) ? 0 : UNASKED;
   }
 
   committed(group: string, offsets: readonly CommitOffset[], startedAtMs: number, error?: TurnpikeError): void {
@@ -287,7 +341,23 @@ function partitionOf([first, ...others]: readonly { readonly partition: number }
   return first === undefined || others.length > 0 || first.partition < 0 ? {} : { [PARTITION]: String(first.partition) };
 }
 
+function detailsOf(records: readonly InboundRecord[], first: InboundRecord): Attributes {
+  if (records.length > 1) return { [BATCH_COUNT]: records.length };
+  return { [OFFSET]: Number(first.offset), ...(first.value === null ? { [TOMBSTONE]: true } : {}) };
+}
+
+function at<K, V>(map: Map<K, V>, key: K, make: () => V): V {
+  const known = map.get(key);
+  if (known !== undefined) return known;
+  const made = make();
+  map.set(key, made);
+  return made;
+}
+
+const isPromise = <T>(value: T | Promise<T>): value is Promise<T> => typeof (value as { then?: unknown } | null | undefined)?.then === 'function';
+
 function creationLink(record: InboundRecord): Link[] {
+  if (record.headers.size === 0) return [];
   const created = trace.getSpanContext(propagation.extract(ROOT_CONTEXT, record.headers, headerGetter));
   return created ? [{ context: created }] : [];
 }

@@ -9,7 +9,8 @@ import { silentLogger } from '../spi/logger.ts';
 import { type AccessPolicy, type FetchGate, openGate } from '../spi/policy.ts';
 import { noTelemetry, type Telemetry } from '../spi/telemetry.ts';
 import type { ConsumerPort } from '../spi/transport.ts';
-import { type ConsumedEvent, GroupConsumer, type Handler } from './consumer.ts';
+import { GroupConsumer } from './consumer.ts';
+import type { ConsumedEvent, Handler } from './event.ts';
 import { iterate } from './iterate.ts';
 import { type ConsumerOptions, compileConsumerOptions } from './options.ts';
 

@@ -1,33 +1,14 @@
-import { asTurnpikeError, TurnpikeError, withoutCode } from '../errors.ts';
-import type { RecordHeaders } from '../headers.ts';
+import { asTurnpikeError, TurnpikeError } from '../errors.ts';
 import { type Clock, pause } from '../spi/clock.ts';
 import type { Serde } from '../spi/codec.ts';
 import type { Logger } from '../spi/logger.ts';
 import type { AccessPolicy } from '../spi/policy.ts';
 import type { Telemetry } from '../spi/telemetry.ts';
-import type { AssignmentListener, ConsumerPort, FetchedBatch, InboundRecord, TopicPartition } from '../spi/transport.ts';
+import type { AssignmentListener, CommitOffset, ConsumerPort, FetchedBatch, TopicPartition } from '../spi/transport.ts';
+import type { BatchHandler, BatchOptions, ConsumedEvent, Handler } from './event.ts';
+import { type Delivery, HandOver } from './hand-over.ts';
 import { Lane, laneKey } from './lane.ts';
-import type { CompiledConsumer } from './options.ts';
-
-/** A record as its handler sees it. Safe to keep. */
-export interface ConsumedEvent<Topic extends string = string, Value = unknown, Key = unknown> {
-  readonly topic: Topic;
-  readonly partition: number;
-  readonly offset: bigint;
-  readonly timestampMs: number;
-  readonly key: Key | null;
-  /** null = a tombstone. */
-  readonly value: Value | null;
-  readonly headers: RecordHeaders;
-}
-
-export interface HandlerContext {
-  /** Fires when the partition is lost, or its drain deadline has passed: what the handler does from then on is not committed. */
-  readonly signal: AbortSignal;
-}
-
-/** Handles one record. Records of a partition come one after another, partitions side by side. A handler that throws ends the consumer; its record is not committed. */
-export type Handler<E> = (event: E, context: HandlerContext) => void | Promise<void>;
+import { type CompiledConsumer, compileBatchOptions } from './options.ts';
 
 /** The layers of one group member, composed once. */
 export interface ConsumeLayers {
@@ -48,7 +29,9 @@ export class GroupConsumer implements AssignmentListener {
   readonly #layers: ConsumeLayers;
   readonly #lanes = new Map<string, Lane>();
   readonly #stop = new AbortController();
-  #handler: Handler<ConsumedEvent> | undefined;
+  #handOver: HandOver | undefined;
+  /** Fetched and not yet handled, in all lanes. */
+  #queuedBytes = 0;
   #failure: TurnpikeError | undefined;
   #running: Promise<void> | undefined;
   #commits: Promise<void> = Promise.resolve();
@@ -62,14 +45,23 @@ export class GroupConsumer implements AssignmentListener {
 
   /** Joins the group and handles records until close(). Rejects with what ended it: HANDLER_FAILED, DECODE_FAILED, GRANT_DENIED, AUTHORIZATION_FAILED, ... */
   run(handler: Handler<ConsumedEvent>): Promise<void> {
-    const { group } = this.#layers.options;
-    if (typeof handler !== 'function')
-      return Promise.reject(new TurnpikeError('CONFIG_INVALID', `${group}: run() takes a function that handles one event, got ${typeof handler}.`, { group }));
-    if (this.#running)
-      return Promise.reject(new TurnpikeError('CONFIG_INVALID', `${group}: this consumer runs already; get another from the client.`, { group }));
-    this.#handler = handler;
-    this.#running = this.#stop.signal.aborted ? Promise.reject(new TurnpikeError('CLOSED', `${group}: the consumer is closed.`, { group })) : this.#run();
-    return this.#running;
+    if (typeof handler !== 'function') return this.#refuse(`run() takes a function that handles one event, got ${typeof handler}.`);
+    return this.#start({ each: handler });
+  }
+
+  /** As run(), with what is there of one partition at a time: the handler is awaited, and then all of its events are handled. */
+  runBatch(handler: BatchHandler<ConsumedEvent>, options: BatchOptions = {}): Promise<void> {
+    if (typeof handler !== 'function') return this.#refuse(`runBatch() takes a function that handles an array of events, got ${typeof handler}.`);
+    try {
+      return this.#start({ batches: handler, ...compileBatchOptions(options) });
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** Whether run() or runBatch() has been taken up: a consumer has one. */
+  get started(): boolean {
+    return this.#running !== undefined;
   }
 
   /** Lets running handlers finish (drainTimeoutMs), commits, leaves the group. Idempotent; don't await it inside a handler, which it waits for. */
@@ -84,9 +76,8 @@ export class GroupConsumer implements AssignmentListener {
   /** As close(), without waiting for handlers: what they have in hand comes again. */
   async abandon(): Promise<void> {
     for (const lane of this.#lanes.values()) {
-      lane.stopped = true;
-      lane.working = undefined;
-      lane.abort.abort(new TurnpikeError('ABORTED', `${lane.topic}/${lane.partition}: the loop was left.`, lane));
+      lane.abort(new TurnpikeError('ABORTED', `${lane.topic}/${lane.partition}: the loop was left.`, { topic: lane.topic, partition: lane.partition }));
+      lane.idle();
     }
     await this.close();
   }
@@ -98,24 +89,53 @@ export class GroupConsumer implements AssignmentListener {
   async revoking(partitions: readonly TopicPartition[]): Promise<void> {
     const lanes = partitions.flatMap((tp) => this.#lanes.get(laneKey(tp)) ?? []);
     await this.#drain(lanes);
-    for (const lane of lanes) if (this.#lanes.get(laneKey(lane)) === lane) this.#lanes.delete(laneKey(lane));
-    this.#changed?.resolve();
+    for (const lane of lanes) this.#forget(lane);
   }
 
   lost(partitions: readonly TopicPartition[]): void {
     for (const tp of partitions) {
       const lane = this.#lanes.get(laneKey(tp));
       if (!lane) continue;
-      lane.stopped = true;
       lane.lost = true;
-      lane.abort.abort(new TurnpikeError('MEMBERSHIP_LOST', `${tp.topic}/${tp.partition} was taken over by another member.`, tp));
-      this.#lanes.delete(laneKey(tp));
+      lane.abort(new TurnpikeError('MEMBERSHIP_LOST', `${tp.topic}/${tp.partition} was taken over by another member.`, tp));
+      this.#forget(lane);
     }
-    this.#changed?.resolve();
   }
 
   failed(error: TurnpikeError): void {
     this.#fail(error);
+  }
+
+  #refuse(text: string): Promise<never> {
+    const { group } = this.#layers.options;
+    return Promise.reject(new TurnpikeError('CONFIG_INVALID', `${group}: ${text}`, { group }));
+  }
+
+  #start(delivery: Delivery): Promise<void> {
+    const { topics, telemetry, clock, logger, options } = this.#layers;
+    const { group } = options;
+    if (this.#running) return this.#refuse('this consumer runs already; get another from the client.');
+    this.#handOver = new HandOver({
+      topics,
+      telemetry,
+      clock,
+      logger,
+      group,
+      delivery,
+      handled: (lane, bytes) => this.#handled(lane, bytes),
+      failed: (error) => this.#fail(error),
+    });
+    this.#running = this.#stop.signal.aborted ? Promise.reject(new TurnpikeError('CLOSED', `${group}: the consumer is closed.`, { group })) : this.#run();
+    return this.#running;
+  }
+
+  /** A partition that is given up: what waits in it is another member's. */
+  #forget(lane: Lane): void {
+    if (this.#lanes.get(laneKey(lane)) === lane) {
+      this.#lanes.delete(laneKey(lane));
+      this.#queuedBytes -= lane.queuedBytes;
+    }
+    this.#changed?.resolve();
   }
 
   async #run(): Promise<void> {
@@ -126,7 +146,7 @@ export class GroupConsumer implements AssignmentListener {
       await this.#subscribe(names);
       this.#scheduleCommit();
       while (!this.#stop.signal.aborted) {
-        if (this.#queuedBytes() < options.maxPrefetchBytes) await this.#poll();
+        if (this.#queuedBytes < options.maxPrefetchBytes) await this.#poll();
         else await this.#room();
       }
     } catch (error) {
@@ -136,6 +156,7 @@ export class GroupConsumer implements AssignmentListener {
     await this.#drain([...this.#lanes.values()]);
     await port[Symbol.asyncDispose]();
     this.#lanes.clear();
+    this.#queuedBytes = 0;
     if (this.#failure) throw this.#failure;
   }
 
@@ -148,12 +169,6 @@ export class GroupConsumer implements AssignmentListener {
     const joined = this.#layers.port.subscribe(topics, this);
     joined.catch(() => {}); // Of interest only while somebody waits for it.
     await Promise.race([joined, closed.promise]).finally(() => signal.removeEventListener('abort', onAbort));
-  }
-
-  #queuedBytes(): number {
-    let bytes = 0;
-    for (const lane of this.#lanes.values()) bytes += lane.queuedBytes;
-    return bytes;
   }
 
   /** Resolves when a record has been handled, or a partition given up; membership goes on meanwhile, it isn't tied to polling. */
@@ -179,124 +194,43 @@ export class GroupConsumer implements AssignmentListener {
     const lane = this.#lanes.get(laneKey(batch));
     if (!lane || lane.stopped || this.#stop.signal.aborted) return; // Revoked since it was fetched: another member reads it.
     telemetry.received(batch.topic, batch.partition, options.group, batch.records, batch.fetchedAtMs);
-    lane.push(batch);
+    this.#queuedBytes += lane.push(batch);
     if (!lane.paused && (lane.queuedRecords > options.maxQueuedRecords || lane.queuedBytes > options.maxPartitionFetchBytes)) {
       lane.paused = true;
       port.pause([lane]);
     }
-    if (lane.working) return;
-    const over = Promise.withResolvers<void>();
-    lane.working = over.promise;
-    void this.#work(lane).finally(over.resolve);
+    this.#handOver?.work(lane);
   }
 
-  async #work(lane: Lane): Promise<void> {
+  #handled(lane: Lane, bytes: number): void {
+    this.#queuedBytes -= bytes;
+    this.#changed?.resolve();
+    if (!lane.paused || lane.stopped) return;
     const { port, options } = this.#layers;
-    try {
-      for (let record = lane.next(); record !== undefined && !lane.stopped; record = lane.next()) {
-        const handled = await this.#handle(lane, record);
-        // Past its deadline the partition is somebody else's: this progress must not be committed.
-        if (!handled || lane.abort.signal.aborted) return;
-        lane.done(record);
-        this.#changed?.resolve();
-        const caughtUp = lane.queuedRecords <= options.maxQueuedRecords / 2 && lane.queuedBytes <= options.maxPartitionFetchBytes / 2;
-        if (lane.paused && caughtUp && !lane.stopped) {
-          lane.paused = false;
-          port.resume([lane]);
-        }
-      }
-    } catch (error) {
-      this.#fail(error as TurnpikeError);
-    } finally {
-      // In the same turn in which the lane was found empty: a batch that comes in the next one must start it again.
-      lane.working = undefined;
-    }
-  }
-
-  /** false = the partition was given up before the handler saw the record. */
-  async #handle(lane: Lane, record: InboundRecord): Promise<boolean> {
-    const { telemetry, options } = this.#layers;
-    const event = await this.#decode(lane, record);
-    if (event === undefined) return false;
-    const where = { topic: record.topic, partition: record.partition, offset: record.offset, group: options.group };
-    try {
-      await telemetry.process([record], options.group, async () => this.#handler?.(event, { signal: lane.abort.signal }));
-      return true;
-    } catch (cause) {
-      throw new TurnpikeError(
-        'HANDLER_FAILED',
-        `${record.topic}/${record.partition}@${record.offset}: the handler threw: ${cause instanceof Error ? cause.message : String(cause)}. The record is not committed and comes again.`,
-        { ...where, cause },
-      );
-    }
-  }
-
-  /** undefined = the partition was given up while its writer's schema was waited for. */
-  async #decode(lane: Lane, record: InboundRecord): Promise<ConsumedEvent | undefined> {
-    const serdes = this.#layers.topics.get(record.topic);
-    if (!serdes) throw new TurnpikeError('INTERNAL', `${record.topic} was not subscribed to.`, { topic: record.topic });
-    const decode = async (serde: Serde<unknown>, bytes: Buffer | null) => {
-      if (bytes === null) return null;
-      const ready = serde.prepare(bytes, record.headers);
-      if (ready) await this.#untilKnown(lane, record, () => serde.prepare(bytes, record.headers) ?? Promise.resolve(), ready);
-      return serde.decode(bytes, record.headers);
-    };
-    try {
-      const key = await decode(serdes.key, record.key);
-      const value = await decode(serdes.value, record.value);
-      if (lane.stopped) return undefined;
-      return { topic: record.topic, partition: record.partition, offset: record.offset, timestampMs: record.timestampMs, key, value, headers: record.headers };
-    } catch (cause) {
-      if (lane.stopped || lane.abort.signal.aborted) return undefined;
-      const error = asTurnpikeError(cause, 'DECODE_FAILED', 'it could not be decoded.');
-      const text = withoutCode(error);
-      throw new TurnpikeError(error.code, `${record.topic}/${record.partition}@${record.offset}: ${text}`, {
-        ...error.facts,
-        cause: error.cause ?? error,
-        topic: record.topic,
-        partition: record.partition,
-        offset: record.offset,
-        group: this.#layers.options.group,
-      });
-    }
-  }
-
-  /** A registry that can't be reached is never poison: the partition waits, the others go on. */
-  async #untilKnown(lane: Lane, record: InboundRecord, retry: () => Promise<void>, first: Promise<void>): Promise<void> {
-    const { clock, logger } = this.#layers;
-    let attempt = first;
-    for (;;) {
-      try {
-        return await attempt;
-      } catch (cause) {
-        const error = asTurnpikeError(cause, 'DECODE_FAILED', 'its schema could not be read.');
-        if (!error.retriable || lane.stopped) throw error;
-        logger.warn('consumer.schema_unavailable', { topic: record.topic, partition: record.partition, offset: String(record.offset), message: error.message });
-        await pause(clock, RETRY_MS, lane.abort.signal);
-        if (lane.stopped || lane.abort.signal.aborted) throw error;
-        attempt = retry();
-      }
-    }
+    const caughtUp = lane.queuedRecords <= options.maxQueuedRecords / 2 && lane.queuedBytes <= options.maxPartitionFetchBytes / 2;
+    if (!caughtUp) return;
+    lane.paused = false;
+    port.resume([lane]);
   }
 
   /** Running handlers get drainTimeoutMs, then their signal; what is handled by then is committed. */
   async #drain(lanes: readonly Lane[]): Promise<void> {
     const { clock, options, logger } = this.#layers;
     for (const lane of lanes) lane.stopped = true;
-    const working = lanes.flatMap((lane) => lane.working ?? []);
+    const working = lanes.flatMap((lane) => lane.finished() ?? []);
     if (working.length > 0) {
       const deadline = new AbortController();
       await Promise.race([Promise.allSettled(working), pause(clock, options.drainTimeoutMs, deadline.signal)]);
       deadline.abort();
       for (const lane of lanes) {
-        if (!lane.working) continue;
+        if (!lane.busy) continue;
         logger.warn('consumer.drain_timeout', { topic: lane.topic, partition: lane.partition, group: options.group, drainTimeoutMs: options.drainTimeoutMs });
-        lane.abort.abort(
-          new TurnpikeError(
-            'ABORTED',
-            `${lane.topic}/${lane.partition}: the handler did not finish within consumer.drainTimeoutMs (${options.drainTimeoutMs} ms).`,
-            lane,
-          ),
+        const { topic, partition } = lane;
+        lane.abort(
+          new TurnpikeError('ABORTED', `${topic}/${partition}: the handler did not finish within consumer.drainTimeoutMs (${options.drainTimeoutMs} ms).`, {
+            topic,
+            partition,
+          }),
         );
       }
     }
@@ -322,7 +256,7 @@ export class GroupConsumer implements AssignmentListener {
     const { port, telemetry, clock, logger, options } = this.#layers;
     const due = lanes.filter((lane) => lane.uncommitted && !lane.lost);
     if (due.length === 0) return;
-    const offsets = due.map((lane) => ({ topic: lane.topic, partition: lane.partition, offset: lane.handled as bigint }));
+    const offsets = due.map(nextOffset);
     const startedAtMs = clock.now();
     try {
       await port.commit(offsets);
@@ -343,4 +277,10 @@ export class GroupConsumer implements AssignmentListener {
     this.#stop.abort();
     this.#changed?.resolve();
   }
+}
+
+/** With the leader's epoch, by which a member that reads on later sees that the log was cut behind it (KIP-320). */
+function nextOffset(lane: Lane): CommitOffset {
+  const { topic, partition, handledEpoch } = lane;
+  return { topic, partition, offset: lane.handled as bigint, ...(handledEpoch === undefined || handledEpoch < 0 ? {} : { leaderEpoch: handledEpoch }) };
 }

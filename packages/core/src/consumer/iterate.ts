@@ -1,4 +1,5 @@
-import type { ConsumedEvent, GroupConsumer } from './consumer.ts';
+import type { GroupConsumer } from './consumer.ts';
+import type { ConsumedEvent } from './event.ts';
 
 /** A consumer as an async iterator: asking for the next event says that the last one is handled. Leaving the loop doesn't: the event in hand comes again. */
 export async function* iterate(consumer: GroupConsumer): AsyncGenerator<ConsumedEvent, void, undefined> {

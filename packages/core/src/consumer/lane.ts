@@ -1,67 +1,142 @@
+import type { TurnpikeError } from '../errors.ts';
 import type { FetchedBatch, InboundRecord, TopicPartition } from '../spi/transport.ts';
+import type { HandlerContext } from './event.ts';
 
 /** What a record that waits costs beside its bytes. */
 const RECORD_OVERHEAD = 256;
+/** Batches that are done are cut off the list so many at a time. */
+const CUT_AT = 64;
 
 export const laneKey = (tp: TopicPartition): string => `${tp.topic}/${tp.partition}`;
 
-/** One assigned partition: what was fetched and waits for the handler, and how far the handler has come. */
+/** One assigned partition: what was fetched and waits for the handler, and how far the handler has come. Records are looked at with next(), put into the handler's hand with take(), and
+ *  done() all together. */
 export class Lane {
   readonly topic: string;
   readonly partition: number;
-  readonly abort = new AbortController();
-  /** The next offset to commit; undefined = nothing handled yet. */
-  handled: bigint | undefined;
+  readonly context: HandlerContext;
   committed: bigint | undefined;
   paused = false;
   /** No more records are handed out: revoked, closing, or failed. */
   stopped = false;
   /** Taken over by another member: nothing of it may be committed. */
   lost = false;
-  /** Resolves when the record in the handler is done; undefined = none is. */
-  working: Promise<void> | undefined;
+  /** What its handler does from now on is not committed. */
+  aborted = false;
+  /** Its handler has records in hand, or a schema is waited for. */
+  busy = false;
   queuedRecords = 0;
-  /** In memory, decompressed. */
+  /** In memory, decompressed; what the handler has in hand is part of it. */
   queuedBytes = 0;
-  readonly #batches: { readonly batch: FetchedBatch; at: number }[] = [];
+  readonly #abort = new AbortController();
+  #batches: FetchedBatch[] = [];
+  /** The batch, and the record in it, that comes next. */
+  #head = 0;
+  #at = 0;
+  #inHand = 0;
+  #bytesInHand = 0;
+  /** Where next() stands: after a record, or past the end of a batch. */
+  #passed: InboundRecord | bigint | undefined;
+  #passedEpoch: number | undefined;
+  /** The same as far as it is handled. The record and not its offset: most are never asked for. */
+  #handled: InboundRecord | bigint | undefined;
+  #over: PromiseWithResolvers<void> | undefined;
 
   constructor(tp: TopicPartition) {
     this.topic = tp.topic;
     this.partition = tp.partition;
+    this.context = { signal: this.#abort.signal };
   }
 
-  push(batch: FetchedBatch): void {
-    this.#batches.push({ batch, at: 0 });
+  /** How many bytes it takes. */
+  push(batch: FetchedBatch): number {
+    let bytes = 0;
+    for (const record of batch.records) bytes += sizeOf(record);
+    this.#batches.push(batch);
     this.queuedRecords += batch.records.length;
-    for (const record of batch.records) this.queuedBytes += sizeOf(record);
+    this.queuedBytes += bytes;
+    return bytes;
   }
 
-  /** The next record to handle; passes over batches that hold only control records or aborted ones. */
+  /** The next record to hand out; passes over batches that hold only control records or aborted ones. */
   next(): InboundRecord | undefined {
-    for (let head = this.#batches[0]; head !== undefined; head = this.#batches[0]) {
-      const record = head.batch.records[head.at];
+    for (let head = this.#batches[this.#head]; head !== undefined; head = this.#batches[this.#head]) {
+      const record = head.records[this.#at];
       if (record !== undefined) return record;
-      this.handled = head.batch.nextOffset;
-      this.#batches.shift();
+      this.#pass(head);
+      if (this.#inHand === 0) this.#handled = this.#passed;
     }
     return undefined;
   }
 
-  /** What next() gave has been handled. */
-  done(record: InboundRecord): void {
-    const head = this.#batches[0];
-    if (head === undefined) return;
-    head.at++;
-    this.queuedRecords--;
-    this.queuedBytes -= sizeOf(record);
-    const last = head.at === head.batch.records.length;
-    this.handled = last ? head.batch.nextOffset : record.offset + 1n;
-    if (last) this.#batches.shift();
+  /** What next() gave goes into the handler's hand. */
+  take(record: InboundRecord): void {
+    this.#inHand++;
+    this.#bytesInHand += sizeOf(record);
+    this.#passed = record;
+    const head = this.#batches[this.#head];
+    if (head !== undefined && ++this.#at === head.records.length) {
+      this.#passedEpoch = record.leaderEpoch;
+      this.#pass(head);
+    }
+  }
+
+  /** What was taken has been handled. How many bytes are free. */
+  done(): number {
+    const bytes = this.#bytesInHand;
+    this.queuedRecords -= this.#inHand;
+    this.queuedBytes -= bytes;
+    this.#inHand = 0;
+    this.#bytesInHand = 0;
+    this.#handled = this.#passed;
+    return bytes;
+  }
+
+  /** The next offset to commit; undefined = nothing handled yet. */
+  get handled(): bigint | undefined {
+    const handled = this.#handled;
+    return typeof handled === 'object' ? handled.offset + 1n : handled;
+  }
+
+  /** The leader's epoch of the last record that was handled, where the transport knows it (KIP-320). */
+  get handledEpoch(): number | undefined {
+    return typeof this.#handled === 'object' ? this.#handled.leaderEpoch : this.#passedEpoch;
   }
 
   get uncommitted(): boolean {
-    return this.handled !== undefined && this.handled !== this.committed;
+    const { handled } = this;
+    return handled !== undefined && handled !== this.committed;
+  }
+
+  /** Resolves when the handler is done with what it has in hand; undefined = it has nothing. */
+  finished(): Promise<void> | undefined {
+    if (!this.busy) return undefined;
+    this.#over ??= Promise.withResolvers();
+    return this.#over.promise;
+  }
+
+  idle(): void {
+    this.busy = false;
+    this.#over?.resolve();
+    this.#over = undefined;
+  }
+
+  /** What its handler does from now on is not committed, and it is told so. */
+  abort(error: TurnpikeError): void {
+    this.stopped = true;
+    this.aborted = true;
+    this.#abort.abort(error);
+  }
+
+  #pass(batch: FetchedBatch): void {
+    this.#passed = batch.nextOffset;
+    this.#at = 0;
+    this.#head++;
+    if (this.#head === this.#batches.length) this.#batches = [];
+    else if (this.#head < CUT_AT) return;
+    else this.#batches.splice(0, this.#head);
+    this.#head = 0;
   }
 }
 
-const sizeOf = (record: InboundRecord): number => RECORD_OVERHEAD + (record.key?.length ?? 0) + (record.value?.length ?? 0);
+const sizeOf = (record: InboundRecord): number => RECORD_OVERHEAD + (record.size ?? (record.key?.length ?? 0) + (record.value?.length ?? 0));

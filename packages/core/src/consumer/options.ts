@@ -1,6 +1,7 @@
 import { TurnpikeError } from '../errors.ts';
 import { OptionReader } from '../options.ts';
 import type { CompiledConsumerOptions } from '../spi/transport.ts';
+import type { BatchOptions } from './event.ts';
 
 export interface ConsumerOptions {
   /** "classic" (default) or "consumer" (KIP-848), where transport and broker have it. */
@@ -77,4 +78,12 @@ export function compileConsumerOptions(group: string, raw: ConsumerOptions = {})
       `consumer.drainTimeoutMs is ${compiled.drainTimeoutMs}, not under rebalanceTimeoutMs (${compiled.rebalanceTimeoutMs}); lower it, or the group goes on without this member before it has drained.`,
     );
   return Object.freeze(compiled);
+}
+
+/** @throws TurnpikeError CONFIG_INVALID. */
+export function compileBatchOptions(raw: BatchOptions): Required<BatchOptions> {
+  const read = new OptionReader('runBatch', raw);
+  const compiled = { maxBatchRecords: read.number('maxBatchRecords', { min: 1, default: 500 }) };
+  read.end();
+  return compiled;
 }

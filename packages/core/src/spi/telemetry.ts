@@ -25,8 +25,8 @@ export interface Telemetry {
   sent(batches: readonly SettledBatch[], startedAtMs: number): void;
   /** Once a fetched batch; `startedAtMs` is when it was asked for. */
   received(topic: string, partition: number, group: string, records: readonly InboundRecord[], startedAtMs: number): void;
-  /** Runs the handler inside a process span that links to the creation context of every record. */
-  process<T>(records: readonly InboundRecord[], group: string, run: () => Promise<T>): Promise<T>;
+  /** Runs the handler inside a process span that links to the creation context of every record. A promise where `run` gives one, else what it gives, at once. */
+  process<T>(records: readonly InboundRecord[], group: string, run: () => T | Promise<T>): T | Promise<T>;
   committed(group: string, offsets: readonly CommitOffset[], startedAtMs: number, error?: TurnpikeError): void;
 }
 

@@ -165,6 +165,8 @@ export interface InboundRecord {
   readonly key: Buffer | null;
   readonly value: Buffer | null;
   readonly headers: RecordHeaders;
+  /** Bytes of key and value together, from a transport that makes these only when they are read. */
+  readonly size?: number;
 }
 
 export interface FetchedBatch {
