@@ -23,11 +23,19 @@ const CLOSE_MS = 1_000;
 /** A broker refuses to re-authenticate a connection twice within a second (KIP-368), in ms, with a margin for clocks that don't run alike. */
 const REAUTHENTICATION_INTERVAL_MS = 1_050;
 
+interface OfferedApi {
+  readonly apiKey: number;
+  readonly minVersion: number;
+  readonly maxVersion: number;
+}
+
 /** A library connection that holds requests back while it re-authenticates: between handshake and proof the broker takes any other request for an
  *  attack and closes (KIP-368). It also remembers why the socket ended, which the library tells only its event listeners. */
 class WireConnection extends Connection {
   /** Why the socket failed. */
   failure: unknown;
+  /** What the broker speaks, once the connection is open. */
+  offered: readonly OfferedApi[] = [];
   #held: (() => void)[] | undefined;
   /** When the broker had last taken up a new proof, on the monotonic clock in ms. */
   #reauthenticatedAt = Number.NEGATIVE_INFINITY;
@@ -97,6 +105,12 @@ export class Connections implements AsyncDisposable {
     return this.request(connection, api, args, where);
   }
 
+  /** Whether the broker has this version of an API that not every broker has. */
+  async speaks(address: Address, purpose: Purpose, { key, version }: { readonly key: number; readonly version: number }, where: Where): Promise<boolean> {
+    const { offered } = (await this.get(address, purpose, where)) as WireConnection;
+    return offered.some((o) => o.apiKey === key && o.minVersion <= version && version <= o.maxVersion);
+  }
+
   /** On a connection that get() gave. */
   async request<Args extends unknown[], R>(connection: Connection, api: API<Args, R>, args: Args, where: Where): Promise<R> {
     try {
@@ -161,6 +175,7 @@ export class Connections implements AsyncDisposable {
       // With TLS 1.3 a refused client certificate shows only in the first answer.
       const { apiKeys } = await answerWithin(OPEN_TIMEOUT_MS, connection, apiVersionsV3.api.async(connection, 'turnpike', '0'));
       checkVersions(apiKeys, facts.broker);
+      connection.offered = apiKeys;
     } catch (error) {
       await settleSocket(connection);
       void connection.close().catch(() => {});
@@ -259,7 +274,7 @@ const SPOKEN: readonly (readonly [key: number, version: number, name: string])[]
   [22, 4, 'InitProducerId'],
 ];
 
-function checkVersions(offered: readonly { readonly apiKey: number; readonly minVersion: number; readonly maxVersion: number }[], broker: string): void {
+function checkVersions(offered: readonly OfferedApi[], broker: string): void {
   for (const [key, version, name] of SPOKEN) {
     const range = offered.find((o) => o.apiKey === key);
     if (range && range.minVersion <= version && version <= range.maxVersion) continue;

@@ -10,11 +10,13 @@ import {
   type SeekTarget,
   type TopicPartition,
 } from '@turnpike/core/spi';
+import { ClassicMembership } from './classic-group.ts';
 import type { Connections } from './connections.ts';
+import { ConsumerMembership } from './consumer-group.ts';
 import { Coordinator } from './coordinator.ts';
 import { brokerError, isKafkaError } from './errors.ts';
 import { type FetchedPartition, fetchApi } from './fetch.ts';
-import { Membership } from './membership.ts';
+import type { Membership } from './membership.ts';
 import type { Metadata } from './metadata.ts';
 import { listOffsets } from './offsets.ts';
 import { newPosition, type Position, ReadAhead } from './read-ahead.ts';
@@ -71,7 +73,8 @@ export class WireConsumer implements ConsumerPort {
     // Asked first: it tells a refused group, and a cluster whose coordinator isn't ready yet, before a member exists.
     await this.#coordinator.committed([], requestTimeoutMs);
     this.#refreshed = this.#metadata.onRefresh(() => this.#ensureLoops());
-    this.#membership = new Membership({
+    const Member = this.#options.groupProtocol === 'consumer' ? ConsumerMembership : ClassicMembership;
+    this.#membership = new Member({
       context: this.#context,
       coordinator: this.#coordinator,
       metadata: this.#metadata,
@@ -79,10 +82,8 @@ export class WireConsumer implements ConsumerPort {
       topics,
       listener: {
         assigned: (tps) => this.#assigned(tps),
-        revoking: async (tps) => {
-          await listener.revoking(tps);
-          this.#drop(tps);
-        },
+        revoking: (tps) => listener.revoking(tps),
+        revoked: (tps) => this.#drop(tps),
         lost: (tps) => {
           this.#drop(tps);
           listener.lost(tps);
@@ -162,7 +163,7 @@ export class WireConsumer implements ConsumerPort {
       (tps) =>
         this.#ahead.start(
           tps,
-          (of) => this.#coordinator.committed(of, requestTimeoutMs),
+          (of) => this.#coordinator.committed(of, requestTimeoutMs, () => this.#membership?.member()),
           (of, target) => this.#listOffsets(of, target),
         ),
       (error) => this.#listener?.failed(error),

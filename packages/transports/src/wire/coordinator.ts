@@ -1,11 +1,23 @@
-import { type API, findCoordinatorV4, offsetCommitV8, offsetFetchV8 } from '@platformatic/kafka';
-import { asTurnpikeError, type TurnpikeError } from '@turnpike/core';
-import { type CommitOffset, type LinkContext, pause, type TopicPartition } from '@turnpike/core/spi';
+import { type API, findCoordinatorV4, offsetCommitV8, offsetCommitV9, offsetFetchV8, offsetFetchV9 } from '@platformatic/kafka';
+import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
+import { type CommitOffset, type LinkContext, pause, type TopicPartition, withoutCode } from '@turnpike/core/spi';
 import type { Address, Connections, Purpose } from './connections.ts';
 import { brokerError, isKafkaError, responseIn, type Where } from './errors.ts';
 import type { Metadata } from './metadata.ts';
 
 const BACKOFF_MS = 100;
+/** Errors of a member that is between two generations: with the next one the same request is good. */
+const BETWEEN = ['REBALANCE_IN_PROGRESS', 'STALE_MEMBER_EPOCH'];
+
+/** Who commits, as the broker has it. */
+export interface GroupMember {
+  readonly id: string;
+  /** Of a KIP-848 member: its epoch. */
+  readonly generation: number;
+  readonly instanceId?: string | undefined;
+  /** Default "classic". */
+  readonly protocol?: 'classic' | 'consumer';
+}
 
 /** The broker that keeps one group: found, remembered, found again when it has moved. */
 export class Coordinator {
@@ -34,6 +46,12 @@ export class Coordinator {
     }
   }
 
+  /** Whether it has this version of an API. */
+  async speaks<Args extends unknown[], R>(purpose: Purpose, api: API<Args, R>, doing: string): Promise<boolean> {
+    const where: Where = { doing, group: this.group, principal: this.#context.identity.principal };
+    return this.#connections.speaks(await this.#find(), purpose, api, where);
+  }
+
   /** As call(), again and again until the deadline, while the error may pass. */
   async persist<Args extends unknown[], R>(
     purpose: Purpose,
@@ -48,14 +66,14 @@ export class Coordinator {
         return await this.call(purpose, api, args(), doing);
       } catch (error) {
         const ours = error as TurnpikeError;
-        const passes = ours.retriable || isKafkaError(ours, 'REBALANCE_IN_PROGRESS');
+        const passes = ours.retriable || isKafkaError(ours, ...BETWEEN);
         if (!passes || signal?.aborted || clock.monotonic() + BACKOFF_MS >= until) throw ours;
         await pause(clock, BACKOFF_MS, signal);
       }
     }
   }
 
-  async commit(offsets: readonly CommitOffset[], member: () => { readonly id: string; readonly generation: number }, forMs: number): Promise<void> {
+  async commit(offsets: readonly CommitOffset[], member: () => GroupMember, forMs: number): Promise<void> {
     const topics = [...Map.groupBy(offsets, (o) => o.topic)].map(([name, of]) => ({
       name,
       partitions: of.map((o) => ({
@@ -65,15 +83,31 @@ export class Coordinator {
         committedMetadata: o.metadata ?? '',
       })),
     }));
-    const args = (): Parameters<typeof offsetCommitV8.createRequest> => [this.group, member().generation, member().id, null as unknown as string, topics];
-    await this.persist('offsets', offsetCommitV8.api, args, { doing: `commit offsets of the group ${this.group}`, forMs });
+    const args = (): Parameters<typeof offsetCommitV8.createRequest> => {
+      const { id, generation, instanceId } = member();
+      return [this.group, generation, id, (instanceId ?? null) as string, topics];
+    };
+    const { api } = member().protocol === 'consumer' ? offsetCommitV9 : offsetCommitV8;
+    await this.persist('offsets', api, args, { doing: `commit offsets of the group ${this.group}`, forMs });
   }
 
-  /** null = all partitions that have one. */
-  async committed(partitions: readonly TopicPartition[] | null, forMs: number): Promise<readonly CommitOffset[]> {
+  /** null = all partitions that have one. As a member of a KIP-848 group where there is one: the broker answers those that it counts in (otherwise retriable, as MEMBERSHIP_LOST). */
+  async committed(partitions: readonly TopicPartition[] | null, forMs: number, member?: () => GroupMember | undefined): Promise<readonly CommitOffset[]> {
     const topics = partitions && [...Map.groupBy(partitions, (tp) => tp.topic)].map(([name, of]) => ({ name, partitionIndexes: of.map((tp) => tp.partition) }));
-    const args = (): Parameters<typeof offsetFetchV8.createRequest> => [[{ groupId: this.group, memberEpoch: -1, topics }], true];
-    const { groups } = await this.persist('offsets', offsetFetchV8.api, args, { doing: `read the committed offsets of the group ${this.group}`, forMs });
+    const doing = `read the committed offsets of the group ${this.group}`;
+    const args = (): Parameters<typeof offsetFetchV9.createRequest> => {
+      const as = member?.();
+      return [
+        [{ groupId: this.group, ...(as?.protocol === 'consumer' ? { memberId: as.id, memberEpoch: as.generation } : { memberEpoch: -1 }), topics }],
+        true,
+      ];
+    };
+    const { api } = member?.()?.protocol === 'consumer' ? offsetFetchV9 : offsetFetchV8;
+    const { groups } = await this.persist('offsets', api, args, { doing, forMs }).catch((error: TurnpikeError) => {
+      if (error.code !== 'MEMBERSHIP_LOST') throw error;
+      // Not the reader's end: the next heartbeat tells the member what has become of its partitions.
+      throw new TurnpikeError(error.code, withoutCode(error), { ...error.facts, cause: error, retriable: true });
+    });
     return groups.flatMap((g) =>
       g.topics.flatMap((t) =>
         t.partitions.flatMap((p) => (p.committedOffset < 0n ? [] : [{ topic: t.name, partition: p.partitionIndex, offset: p.committedOffset }])),

@@ -1,10 +1,27 @@
-import { heartbeatV4, joinGroupV9, leaveGroupV5, syncGroupV5 } from '@platformatic/kafka';
-import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
-import { type AssignmentListener, type CompiledConsumerOptions, type LinkContext, pause, type TopicPartition } from '@turnpike/core/spi';
-import { assign, decodeAssignment, decodeSubscription, encodeAssignment, encodeSubscription, PROTOCOL, partitionKey } from './assignor.ts';
-import type { Coordinator } from './coordinator.ts';
-import { isKafkaError, responseIn } from './errors.ts';
+import { TurnpikeError } from '@turnpike/core';
+import { type AssignmentListener, type Clock, type CompiledConsumerOptions, type LinkContext, pause, type TopicPartition } from '@turnpike/core/spi';
+import { partitionKey } from './assignor.ts';
+import type { Coordinator, GroupMember } from './coordinator.ts';
+import { isKafkaError } from './errors.ts';
 import type { Metadata } from './metadata.ts';
+
+/** A member of a group, from its join to its end: classic-group.ts, or consumer-group.ts for KIP-848. */
+export interface Membership {
+  /** Resolves with the first assignment. Rejects where the broker refuses the group. */
+  start(): Promise<void>;
+  /** As the broker has it, for commits. */
+  member(): GroupMember;
+  owns(tp: TopicPartition): boolean;
+  /** Ends it; a member without an instance id leaves the group, so that the others need not wait for the session's end. */
+  leave(): Promise<void>;
+  /** Resolves when nothing of it runs any more; close its connections first. */
+  ended(): Promise<void>;
+}
+
+export interface MembershipListener extends AssignmentListener {
+  /** Given up, drained or not: nothing more of them is ours. */
+  revoked(partitions: readonly TopicPartition[]): void;
+}
 
 export interface MembershipParts {
   readonly context: LinkContext;
@@ -12,226 +29,82 @@ export interface MembershipParts {
   readonly metadata: Metadata;
   readonly options: CompiledConsumerOptions;
   readonly topics: readonly string[];
-  readonly listener: AssignmentListener;
+  readonly listener: MembershipListener;
 }
 
-const BACKOFF_MS = 200;
+export const BACKOFF_MS = 200;
 /** How long leaving may take at close, in ms: a broker that is gone finds out by the session's end. */
 const LEAVE_MS = 3_000;
 
-type Round = 'rejoin' | 'closed';
-
-/** A member of a classic group with cooperative rebalancing (KIP-429): what it keeps it goes on reading; what it gives up is drained and committed first, while heartbeats go on. */
-export class Membership {
+/** What a member has of the group's partitions; whoever reads them hears of every change of it. */
+export class Holdings {
   readonly #parts: MembershipParts;
+  readonly #closing: AbortSignal;
   readonly #owned = new Map<string, TopicPartition>();
-  readonly #closing = new AbortController();
-  readonly #joined = Promise.withResolvers<void>();
-  #memberId = '';
-  /** As the broker has it, for commits and heartbeats. */
-  #generation = -1;
-  /** Of the assignment that we have: what is owned dates from it (KIP-792). */
-  #assignedIn = -1;
-  #isLeader = false;
-  /** The leader's: the topics of all members, and the numbers of partitions that its last assignment was made with. */
-  #watched: readonly string[] = [];
-  #counts = '';
-  #running: Promise<void> | undefined;
 
-  constructor(parts: MembershipParts) {
+  constructor(parts: MembershipParts, closing: AbortSignal) {
     this.#parts = parts;
+    this.#closing = closing;
   }
 
-  /** Resolves with the first assignment. Rejects where the broker refuses the group. */
-  start(): Promise<void> {
-    this.#running = this.#run();
-    return this.#joined.promise;
-  }
-
-  member(): { readonly id: string; readonly generation: number } {
-    return { id: this.#memberId, generation: this.#generation };
+  get all(): readonly TopicPartition[] {
+    return [...this.#owned.values()];
   }
 
   owns(tp: TopicPartition): boolean {
     return this.#owned.has(partitionKey(tp));
   }
 
-  /** Leaves the group, so that the others need not wait for the session's end. */
-  async leave(): Promise<void> {
-    const { context, coordinator } = this.#parts;
-    this.#closing.abort();
-    const { group } = this.#parts.options;
-    this.#joined.reject(new TurnpikeError('CLOSED', `${group}: the consumer was closed while it joined.`, { group })); // No effect once joined.
-    this.#joined.promise.catch(() => {});
-    if (this.#memberId === '') return;
-    const member = { memberId: this.#memberId, reason: 'the consumer is closed' };
-    const left = coordinator.call('offsets', leaveGroupV5.api, [coordinator.group, [member]], `leave the group ${coordinator.group}`).catch(() => {});
-    const late = new AbortController();
-    await Promise.race([left, pause(context.clock, LEAVE_MS, late.signal)]);
-    late.abort();
-    this.#owned.clear();
-  }
-
-  /** Resolves when nothing of it runs any more; close its connections first. */
-  async ended(): Promise<void> {
-    await this.#running;
-  }
-
-  async #run(): Promise<void> {
-    const { context } = this.#parts;
-    while (!this.#closing.signal.aborted) {
-      try {
-        await this.#join();
-        this.#joined.resolve();
-        if ((await this.#beMember()) === 'closed') return;
-      } catch (error) {
-        const ours = asTurnpikeError(error, 'INTERNAL', 'the membership failed.');
-        if (this.#closing.signal.aborted || !this.#recover(ours)) return;
-        await pause(context.clock, isKafkaError(ours, 'MEMBER_ID_REQUIRED', 'REBALANCE_IN_PROGRESS') ? 0 : BACKOFF_MS, this.#closing.signal);
-      }
-    }
-  }
-
-  /** What an error makes of the membership; false = it is over. */
-  #recover(error: TurnpikeError): boolean {
-    const { listener, context, options } = this.#parts;
-    if (isKafkaError(error, 'MEMBER_ID_REQUIRED')) {
-      this.#memberId = responseIn<{ memberId: string }>(error)?.memberId ?? '';
-      return true;
-    }
-    if (isKafkaError(error, 'REBALANCE_IN_PROGRESS')) return true;
-    if (isLoss(error)) {
-      context.logger.warn('consumer.membership_lost', { group: options.group, kafkaError: error.facts.kafkaError });
-      if (isKafkaError(error, 'UNKNOWN_MEMBER_ID')) this.#memberId = '';
-      this.#lose();
-      return true;
-    }
-    if (error.retriable) {
-      context.logger.debug('consumer.coordinator_unavailable', { group: options.group, message: error.message });
-      return true;
-    }
-    this.#joined.reject(error);
-    this.#joined.promise.catch(() => {});
-    listener.failed(error);
-    return false;
-  }
-
-  #lose(): void {
-    const lost = [...this.#owned.values()];
-    this.#owned.clear();
-    this.#generation = -1;
-    this.#assignedIn = -1;
-    if (lost.length > 0) this.#parts.listener.lost(lost);
-  }
-
-  async #join(): Promise<void> {
-    const { coordinator, options, topics } = this.#parts;
-    const { group } = options;
-    const metadata = encodeSubscription({ topics, owned: [...this.#owned.values()], generation: this.#assignedIn });
-    const joined = await coordinator.call(
-      'group',
-      joinGroupV9.api,
-      [group, options.sessionTimeoutMs, options.rebalanceTimeoutMs, this.#memberId, null, 'consumer', [{ name: PROTOCOL, metadata }], null],
-      `join the group ${group}`,
-    );
-    this.#memberId = joined.memberId;
-    // From here on the broker knows the old one no more, though the new assignment is still to come: until then it answers a commit with REBALANCE_IN_PROGRESS, which is tried again.
-    this.#generation = joined.generationId;
-    this.#isLeader = joined.leader === joined.memberId;
-    const assignments = this.#isLeader ? await this.#assign(joined.members) : [];
-    const synced = await coordinator.call(
-      'group',
-      syncGroupV5.api,
-      [group, joined.generationId, joined.memberId, null, 'consumer', joined.protocolName ?? PROTOCOL, assignments],
-      `take part in the group ${group}`,
-    );
-    this.#assignedIn = joined.generationId;
-    this.#take(decodeAssignment(synced.assignment));
-  }
-
-  async #assign(members: readonly { readonly memberId: string; readonly metadata: Buffer }[]): Promise<{ memberId: string; assignment: Buffer }[]> {
-    const { metadata } = this.#parts;
-    const subscribed = members.map((m) => ({ id: m.memberId, ...decodeSubscription(m.metadata) }));
-    this.#watched = [...new Set(subscribed.flatMap((m) => m.topics))];
-    await metadata.refresh(this.#watched);
-    this.#counts = this.#countPartitions();
-    const assigned = assign(subscribed, (topic) => metadata.topic(topic)?.partitions.length ?? 0);
-    return [...assigned].map(([memberId, partitions]) => ({ memberId, assignment: encodeAssignment(partitions) }));
-  }
-
-  /** What is new is told at once; what is gone stays until #beMember() has had it drained. */
-  #take(assignment: readonly TopicPartition[]): void {
-    this.#leaving = [...this.#owned.values()].filter((tp) => !assignment.some((a) => partitionKey(a) === partitionKey(tp)));
-    const coming = assignment.filter((tp) => !this.#owned.has(partitionKey(tp)));
+  take(coming: readonly TopicPartition[]): void {
     for (const tp of coming) this.#owned.set(partitionKey(tp), tp);
     if (coming.length > 0) this.#parts.listener.assigned(coming);
   }
 
-  #leaving: readonly TopicPartition[] = [];
-
-  /** Heartbeats until something calls for another round. */
-  async #beMember(): Promise<Round> {
-    const done = new AbortController();
-    const revoked = this.#leaving.length > 0 ? this.#revoke(this.#leaving) : undefined;
-    try {
-      const why = await Promise.race([this.#beat(done.signal), ...(revoked ? [revoked.then((): Round => 'rejoin')] : [])]);
-      // A rebalance may be called while partitions are drained: they are given up before this member joins without them.
-      await revoked;
-      return why;
-    } catch (error) {
-      // Others have the partitions already: handlers that still drain hear of it now.
-      if (isLoss(error)) this.#lose();
-      await revoked;
-      throw error;
-    } finally {
-      done.abort();
-    }
-  }
-
-  async #revoke(leaving: readonly TopicPartition[]): Promise<void> {
+  /** Has them drained, for no longer than the rebalance timeout, then gives them up. */
+  async giveUp(leaving: readonly TopicPartition[]): Promise<void> {
     const { context, listener, options } = this.#parts;
+    const held = leaving.map((tp) => this.#owned.get(partitionKey(tp)));
     const drained = new AbortController();
-    await Promise.race([listener.revoking(leaving).catch(() => {}), pause(context.clock, options.rebalanceTimeoutMs, drained.signal)]);
+    const stop = AbortSignal.any([drained.signal, this.#closing]);
+    await Promise.race([listener.revoking(leaving).catch(() => {}), pause(context.clock, options.rebalanceTimeoutMs, stop)]);
     drained.abort();
-    for (const tp of leaving) this.#owned.delete(partitionKey(tp));
-    this.#leaving = [];
+    // Some may have been lost meanwhile, and assigned anew.
+    const gone = leaving.filter((tp, i) => held[i] !== undefined && this.#owned.get(partitionKey(tp)) === held[i]);
+    for (const tp of gone) this.#owned.delete(partitionKey(tp));
+    if (gone.length > 0) listener.revoked(gone);
   }
 
-  async #beat(done: AbortSignal): Promise<Round> {
-    const { context, coordinator, options } = this.#parts;
-    const { clock } = context;
-    const stop = AbortSignal.any([done, this.#closing.signal]);
-    let lastMs = clock.monotonic();
-    for (;;) {
-      await pause(clock, options.heartbeatIntervalMs, stop);
-      if (this.#closing.signal.aborted || done.aborted) return 'closed';
-      if (this.#isLeader && this.#leaving.length === 0 && this.#counts !== this.#countPartitions()) return 'rejoin';
-      try {
-        const args: Parameters<typeof heartbeatV4.createRequest> = [options.group, this.#generation, this.#memberId, null];
-        await coordinator.call('offsets', heartbeatV4.api, args, `stay in the group ${options.group}`);
-        lastMs = clock.monotonic();
-      } catch (error) {
-        const ours = asTurnpikeError(error, 'INTERNAL', 'the heartbeat failed.');
-        if (isKafkaError(ours, 'REBALANCE_IN_PROGRESS')) {
-          // Partitions that are drained are given up first, however long that takes; meanwhile the broker must go on hearing from us.
-          if (this.#leaving.length > 0) continue;
-          return 'rejoin';
-        }
-        if (!ours.retriable) throw ours;
-        if (clock.monotonic() - lastMs > options.sessionTimeoutMs) {
-          // Nobody has heard from us for a session: others have the partitions by now.
-          context.logger.warn('consumer.session_expired', { group: options.group, sessionTimeoutMs: options.sessionTimeoutMs });
-          this.#lose();
-          return 'rejoin';
-        }
-      }
-    }
+  /** Others have them by now. */
+  lose(): void {
+    const lost = this.all;
+    this.clear();
+    if (lost.length > 0) this.#parts.listener.lost(lost);
   }
 
-  #countPartitions(): string {
-    const { metadata } = this.#parts;
-    return this.#watched.map((t) => metadata.topic(t)?.partitions.length ?? 0).join();
+  clear(): void {
+    this.#owned.clear();
   }
 }
 
-const isLoss = (error: unknown): boolean => isKafkaError(error as TurnpikeError, 'UNKNOWN_MEMBER_ID', 'ILLEGAL_GENERATION');
+/** Waits for a farewell, but not for a broker that doesn't answer it. */
+export async function farewell(clock: Clock, said: Promise<unknown>): Promise<void> {
+  const late = new AbortController();
+  await Promise.race([said.catch(() => {}), pause(clock, LEAVE_MS, late.signal)]);
+  late.abort();
+}
+
+/** Why a static member is over: there is another one of its name. */
+export function instanceTaken(error: TurnpikeError, { group, instanceId }: CompiledConsumerOptions): TurnpikeError {
+  const text = isKafkaError(error, 'UNRELEASED_INSTANCE_ID')
+    ? `another member has the instance id ${instanceId}, and its session has not ended within consumer.sessionTimeoutMs. Stop it, or give each its own.`
+    : `another member has taken the instance id ${instanceId}; this one is over. Give each its own.`;
+  return new TurnpikeError('MEMBERSHIP_LOST', `${group}: ${text}`, {
+    group,
+    cause: error,
+    ...(error.facts.kafkaError ? { kafkaError: error.facts.kafkaError } : {}),
+  });
+}
+
+export function closedWhileJoining(group: string): TurnpikeError {
+  return new TurnpikeError('CLOSED', `${group}: the consumer was closed while it joined.`, { group });
+}
