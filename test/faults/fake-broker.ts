@@ -1,8 +1,10 @@
+import { randomUUID } from 'node:crypto';
 import type { AddressInfo } from 'node:net';
 import { createServer, type Server, type TLSSocket } from 'node:tls';
 import { Reader, Writer } from '@platformatic/kafka';
 import type { TopicPartition } from '@turnpike/core/spi';
 import type { CertificateAuthority } from '@turnpike/testing';
+import { FakeConsumerGroup } from './fake-consumer-group.ts';
 
 /** One partition's batch in a produce request. */
 export interface ProducedBatch extends TopicPartition {
@@ -31,6 +33,8 @@ const UNKNOWN_TOPIC = 3;
 const OUT_OF_ORDER_SEQUENCE = 45;
 const INVALID_PRODUCER_EPOCH = 47;
 const MEMBER_ID_REQUIRED = 79;
+const NOT_COORDINATOR = 16;
+const CONSUMER_GROUP_HEARTBEAT = 68;
 
 interface StoredBatch {
   readonly baseOffset: bigint;
@@ -38,7 +42,7 @@ interface StoredBatch {
 }
 
 /** Kafka's protocol as far as the wire transport speaks it, on loopback, over TLS: for faults that a real broker can't be brought to on request. Records are kept as the bytes that came; the
- *  idempotent producer's sequences are checked as Kafka's ProducerStateManager does; a group has one member. Every hook is asked before the broker's own answer. */
+ *  idempotent producer's sequences are checked as Kafka's ProducerStateManager does; a classic group has one member. Every hook is asked before the broker's own answer. */
 export class FakeBroker implements AsyncDisposable {
   /** Topic -> leader of each partition (-1 = none). */
   readonly topics = new Map<string, number[]>();
@@ -61,6 +65,12 @@ export class FakeBroker implements AsyncDisposable {
   onHeartbeat: () => number = () => 0;
   onCommit: (generation: number, member: string) => number | Mishap = () => 0;
   onJoin: (member: string) => number | Mishap = () => 0;
+  /** The one KIP-848 group; false = this broker has no API for it. */
+  readonly group = new FakeConsumerGroup((topics) => topics.flatMap((t) => (this.topics.get(t) ?? []).map((_, p) => `${this.topicId(t)}/${p}`)));
+  hasConsumerGroups = true;
+  /** The node that keeps the KIP-848 group. */
+  coordinator = 0;
+  readonly #ids = new Map<string, string>();
   readonly #servers: Server[] = [];
   readonly #sockets = new Set<TLSSocket>();
   #nextProducerId = 1000n;
@@ -79,6 +89,17 @@ export class FakeBroker implements AsyncDisposable {
 
   get bootstrap(): string[] {
     return this.#servers.map((_, node) => `127.0.0.1:${this.#port(node)}`);
+  }
+
+  /** Of a topic as it is now; one that is made anew has another. */
+  topicId(topic: string): string {
+    const known = this.#ids.get(topic) ?? randomUUID();
+    this.#ids.set(topic, known);
+    return known;
+  }
+
+  renew(topic: string): void {
+    this.#ids.set(topic, randomUUID());
   }
 
   /** What Kafka does with a batch: appends it, knows it again, or refuses its sequence. */
@@ -144,12 +165,12 @@ export class FakeBroker implements AsyncDisposable {
 
   #handle(node: number, socket: TLSSocket, request: Reader): void {
     const api = request.readInt16();
-    request.readInt16();
+    const version = request.readInt16();
     const correlation = request.readInt32();
     request.readNullableString(false);
     request.readTaggedFields();
     this.asked.push({ node, api, atMs: performance.now() });
-    const answer = this.#answer(node, api, request);
+    const answer = this.#answer(node, api, version, request);
     if (answer === 'cut') socket.destroy();
     if (typeof answer === 'string') return;
     const header = Writer.create().appendInt32(correlation);
@@ -158,7 +179,7 @@ export class FakeBroker implements AsyncDisposable {
     socket.write(message);
   }
 
-  #answer(node: number, api: number, r: Reader): Writer | Mishap {
+  #answer(node: number, api: number, version: number, r: Reader): Writer | Mishap {
     const w = Writer.create();
     switch (api) {
       case 0:
@@ -170,16 +191,22 @@ export class FakeBroker implements AsyncDisposable {
       case 3:
         return this.#metadata(r, w);
       case 8:
-        return this.#commit(r, w);
+        return this.#commit(node, version, r, w);
       case 9:
-        return this.#offsets(r, w);
+        return this.#offsets(node, version, r, w);
       case 10: {
         r.readInt8();
         const keys = r.readArray((r) => r.readString(), true, false);
         return w
           .appendInt32(0)
           .appendArray(keys, (w, key) =>
-            w.appendString(key).appendInt32(0).appendString('127.0.0.1').appendInt32(this.#port(0)).appendInt16(0).appendString(null),
+            w
+              .appendString(key)
+              .appendInt32(this.coordinator)
+              .appendString('127.0.0.1')
+              .appendInt32(this.#port(this.coordinator))
+              .appendInt16(0)
+              .appendString(null),
           )
           .appendTaggedFields();
       }
@@ -206,7 +233,10 @@ export class FakeBroker implements AsyncDisposable {
       case 18:
         return w
           .appendInt16(0)
-          .appendArray([...SPOKEN], (w, [key, version]) => w.appendInt16(key).appendInt16(version).appendInt16(version))
+          .appendArray(
+            SPOKEN.filter(([key]) => key !== CONSUMER_GROUP_HEARTBEAT || this.hasConsumerGroups),
+            (w, [key, least, most = least]) => w.appendInt16(key).appendInt16(least).appendInt16(most),
+          )
           .appendInt32(0)
           .appendTaggedFields();
       case 22:
@@ -216,6 +246,10 @@ export class FakeBroker implements AsyncDisposable {
           .appendInt64(this.#nextProducerId++)
           .appendInt16(0)
           .appendTaggedFields();
+      case CONSUMER_GROUP_HEARTBEAT:
+        if (node === this.coordinator) return this.group.answer(r, w);
+        w.appendInt32(0).appendInt16(NOT_COORDINATOR).appendString(null).appendString(null);
+        return w.appendInt32(0).appendInt32(0).appendInt8(-1).appendTaggedFields();
       default:
         return 'cut';
     }
@@ -282,7 +316,7 @@ export class FakeBroker implements AsyncDisposable {
         const leaders = this.topics.get(name);
         w.appendInt16(leaders ? 0 : UNKNOWN_TOPIC)
           .appendString(name)
-          .appendUUID(null)
+          .appendUUID(leaders ? this.topicId(name) : null)
           .appendBoolean(false)
           .appendArray([...(leaders ?? []).entries()], (w, [partition, leader]) =>
             w
@@ -406,7 +440,7 @@ export class FakeBroker implements AsyncDisposable {
       .appendTaggedFields();
   }
 
-  #commit(r: Reader, w: Writer): Writer | Mishap {
+  #commit(node: number, version: number, r: Reader, w: Writer): Writer | Mishap {
     r.readString();
     const generation = r.readInt32();
     const member = r.readString();
@@ -421,7 +455,7 @@ export class FakeBroker implements AsyncDisposable {
         return { partition, offset };
       }),
     }));
-    const code = this.onCommit(generation, member);
+    const code = this.onCommit(generation, member) || (version >= 9 ? this.#checked(node, member, generation) : 0);
     if (typeof code === 'string') return code;
     if (code === 0) for (const { topic, partitions } of topics) for (const p of partitions) this.committed.set(`${topic}/${p.partition}`, p.offset);
     return w
@@ -432,17 +466,23 @@ export class FakeBroker implements AsyncDisposable {
       .appendTaggedFields();
   }
 
-  #offsets(r: Reader, w: Writer): Writer {
+  /** A request of a KIP-848 group's member. */
+  #checked(node: number, member: string, epoch: number): number {
+    return node === this.coordinator ? this.group.check(member, epoch) : NOT_COORDINATOR;
+  }
+
+  #offsets(node: number, version: number, r: Reader, w: Writer): Writer {
     const groups = r.readArray((r) => ({
       group: r.readString(),
+      code: version >= 9 ? this.#checked(node, r.readNullableString() ?? '', r.readInt32()) : 0,
       topics: r.readArray((r) => ({ topic: r.readString(), partitions: r.readArray((r) => r.readInt32(), true, false) })),
     }));
     return w
       .appendInt32(0)
-      .appendArray(groups, (w, { group, topics }) =>
+      .appendArray(groups, (w, { group, topics, code }) =>
         w
           .appendString(group)
-          .appendArray(topics, (w, { topic, partitions }) =>
+          .appendArray(code === 0 ? topics : [], (w, { topic, partitions }) =>
             w.appendString(topic).appendArray(partitions, (w, partition) =>
               w
                 .appendInt32(partition)
@@ -452,19 +492,20 @@ export class FakeBroker implements AsyncDisposable {
                 .appendInt16(0),
             ),
           )
-          .appendInt16(0),
+          .appendInt16(code),
       )
       .appendTaggedFields();
   }
 }
 
-const SPOKEN = new Map([
+/** API key, version; where there are several the lowest and the highest. */
+const SPOKEN: readonly (readonly [key: number, least: number, most?: number])[] = [
   [0, 9],
   [1, 12],
   [2, 7],
   [3, 12],
-  [8, 8],
-  [9, 8],
+  [8, 8, 9],
+  [9, 8, 9],
   [10, 4],
   [11, 9],
   [12, 4],
@@ -472,4 +513,5 @@ const SPOKEN = new Map([
   [14, 5],
   [18, 3],
   [22, 4],
-]);
+  [CONSUMER_GROUP_HEARTBEAT, 1],
+];
