@@ -1,0 +1,65 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import type { AdminPort } from '@turnpike/core/spi';
+import { GROUP, TOPICS } from './contract.ts';
+import type { Handled } from './handled.ts';
+import type { CountedKafka } from './load.ts';
+
+const ASK_MS = 500;
+
+/** The members of one consumer group, and what the brokers say that it has committed. A member that ends by itself is a failure. */
+export class Members {
+  readonly #kafka: CountedKafka;
+  readonly #handled: Handled;
+  readonly #members: { readonly name: string; readonly close: () => Promise<void> }[] = [];
+  readonly #failures: string[] = [];
+  readonly #stopped = new AbortController();
+  readonly #asking: Promise<void>;
+  #joined = 0;
+
+  constructor(init: { readonly kafka: CountedKafka; readonly handled: Handled; readonly admin: AdminPort }) {
+    this.#kafka = init.kafka;
+    this.#handled = init.handled;
+    this.#asking = this.#ask(init.admin);
+  }
+
+  get failures(): readonly string[] {
+    return this.#failures;
+  }
+
+  join(): void {
+    const name = `member ${++this.#joined}`;
+    const consumer = this.#kafka.consumer(TOPICS, { commitIntervalMs: 300, heartbeatIntervalMs: 500, sessionTimeoutMs: 10_000 });
+    const running = consumer
+      .run(({ topic, partition, offset, value }) => {
+        if (value) this.#handled.handle(name, { topic, partition, offset: Number(offset), key: value.key, event: value.event });
+      })
+      .catch((error: unknown) => void this.#failures.push(`${name} has ended: ${error}`));
+    this.#members.push({
+      name,
+      close: async () => {
+        await consumer.close();
+        await running;
+      },
+    });
+  }
+
+  /** The member that has been there longest leaves; its partitions go to the others. */
+  async leave(): Promise<void> {
+    await this.#members.shift()?.close();
+  }
+
+  async stop(): Promise<void> {
+    while (this.#members.length > 0) await this.leave();
+    this.#stopped.abort();
+    await this.#asking;
+  }
+
+  async #ask(admin: AdminPort): Promise<void> {
+    while (!this.#stopped.signal.aborted) {
+      // The coordinator may just have been killed.
+      const offsets = await admin.groupOffsets(GROUP).catch(() => []);
+      this.#handled.committed(offsets);
+      await pause(ASK_MS);
+    }
+  }
+}
