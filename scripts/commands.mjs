@@ -16,6 +16,7 @@ export const commands = {
   build: () => [['node', 'scripts/build.mjs', '--force']],
   quickstart: ({ args }) => [['node', 'examples/flights/quickstart.ts', ...args]],
   example: ({ args, root }) => runNamed('example', 'example', examplesIn(path.join(root, 'examples')), args, (name) => `examples/${name}/main.ts`),
+  bench: ({ args }) => [['node', 'test/bench/main.ts', ...args]],
   prove: ({ args, root }) => runNamed('prove', 'proof', proofsIn(path.join(root, 'test', 'proofs')), args, (name) => `test/proofs/${name}.ts`),
 };
 

@@ -20,12 +20,25 @@ export interface BrokerOptions {
   readonly superUsers: readonly string[];
   readonly reauthMs: number;
   readonly properties: Readonly<Record<string, string>>;
+  /** A listener without proof beside, for super users' work on loopback. */
+  readonly plaintext: boolean;
+  /** What Java is told, instead of what has a broker start fast and stay small. */
+  readonly javaOptions: readonly string[] | undefined;
+}
+
+export interface BrokerPorts {
+  readonly mtls: number;
+  readonly oauth: number;
+  /** Where the platform was asked for it. */
+  readonly plaintext?: number;
 }
 
 /** One broker and controller of the cluster. */
 export interface BrokerNode {
   readonly id: number;
-  readonly ports: { readonly mtls: number; readonly oauth: number };
+  readonly ports: BrokerPorts;
+  /** Of the broker's Java; undefined until it is started. */
+  readonly pid: number | undefined;
   readonly running: boolean;
   /** SIGKILL: as a machine that is gone. */
   kill(): Promise<void>;
@@ -64,12 +77,15 @@ async function tryStart(options: BrokerOptions): Promise<BrokerCluster> {
   const { distribution, nodes: count, authority } = options;
   const bootstrap = await bootstrapCheckpoint(distribution);
   const clusterId = uuid();
-  const ports = await freePorts(count * 3);
+  const ports = await freePorts(count * 4);
   const nodes = Array.from({ length: count }, (_, i) => ({
     id: i + 1,
-    controller: ports[i * 3] as number,
-    mtls: ports[i * 3 + 1] as number,
-    oauth: ports[i * 3 + 2] as number,
+    controller: ports[i * 4] as number,
+    ports: {
+      mtls: ports[i * 4 + 1] as number,
+      oauth: ports[i * 4 + 2] as number,
+      ...(options.plaintext ? { plaintext: ports[i * 4 + 3] as number } : {}),
+    },
   }));
   const voters = nodes.map((n) => `${n.id}@127.0.0.1:${n.controller}`).join(',');
   const archive = classArchive(distribution);
@@ -114,18 +130,22 @@ async function tryStart(options: BrokerOptions): Promise<BrokerCluster> {
 
 class Node implements BrokerNode {
   readonly id: number;
-  readonly ports: { readonly mtls: number; readonly oauth: number };
+  readonly ports: BrokerPorts;
   readonly #options: BrokerOptions;
   readonly #folder: string;
   readonly #archive: ClassArchive;
   #child: Child | undefined;
 
-  constructor(options: BrokerOptions, { id, mtls, oauth }: { id: number; mtls: number; oauth: number }, folder: string, archive: ClassArchive) {
+  constructor(options: BrokerOptions, { id, ports }: { id: number; ports: BrokerPorts }, folder: string, archive: ClassArchive) {
     this.#options = options;
     this.id = id;
-    this.ports = { mtls, oauth };
+    this.ports = ports;
     this.#folder = folder;
     this.#archive = archive;
+  }
+
+  get pid(): number | undefined {
+    return this.#child?.pid;
   }
 
   get running(): boolean {
@@ -163,15 +183,12 @@ class Node implements BrokerNode {
   }
 
   #command(): string[] {
-    const { distribution, nodes, issuer } = this.#options;
+    const { distribution, nodes, issuer, javaOptions } = this.#options;
+    const small = [`-Xmx${nodes === 1 ? 256 : 192}m`, '-Xms64m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-Xshare:auto'];
     return [
       distribution.java,
-      `-Xmx${nodes === 1 ? 256 : 192}m`,
-      '-Xms64m',
-      '-XX:+UseSerialGC',
-      '-XX:TieredStopAtLevel=1',
-      '-Xshare:auto',
-      ...this.#archive.flags(),
+      // An archive of classes serves the options that it was made under.
+      ...(javaOptions ?? [...small, ...this.#archive.flags()]),
       '-Djava.awt.headless=true',
       `-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=${issuer.jwksUrl}`,
       `-Dlog4j2.configurationFile=${path.join(this.#folder, 'log4j2.xml')}`,
@@ -245,19 +262,23 @@ async function bootstrapCheckpoint({ java, libs, cache }: KafkaDistribution): Pr
 
 function propertiesOf(
   options: BrokerOptions,
-  node: { id: number; controller: number; mtls: number; oauth: number; folder: string; data: string; voters: string; count: number },
+  node: { id: number; controller: number; ports: BrokerPorts; folder: string; data: string; voters: string; count: number },
 ): string {
   const { issuer } = options;
   const replicas = node.count;
   const inSync = Math.min(2, replicas);
   const oauth = 'listener.name.oauth.oauthbearer';
+  const { ports } = node;
+  const listeners = [`MTLS://127.0.0.1:${ports.mtls}`, `OAUTH://127.0.0.1:${ports.oauth}`];
+  if (ports.plaintext !== undefined) listeners.push(`PLAINTEXT://127.0.0.1:${ports.plaintext}`);
+  const superUsers = [...options.superUsers, ...Array.from({ length: node.count }, (_, i) => `broker-${i + 1}`), ...(options.plaintext ? ['ANONYMOUS'] : [])];
   const properties: Record<string, string> = {
     'process.roles': 'broker,controller',
     'node.id': String(node.id),
     'controller.quorum.voters': node.voters,
-    listeners: `MTLS://127.0.0.1:${node.mtls},OAUTH://127.0.0.1:${node.oauth},CONTROLLER://127.0.0.1:${node.controller}`,
-    'advertised.listeners': `MTLS://127.0.0.1:${node.mtls},OAUTH://127.0.0.1:${node.oauth}`,
-    'listener.security.protocol.map': 'MTLS:SSL,OAUTH:SASL_SSL,CONTROLLER:SSL',
+    listeners: [...listeners, `CONTROLLER://127.0.0.1:${node.controller}`].join(','),
+    'advertised.listeners': listeners.join(','),
+    'listener.security.protocol.map': 'MTLS:SSL,OAUTH:SASL_SSL,PLAINTEXT:PLAINTEXT,CONTROLLER:SSL',
     'controller.listener.names': 'CONTROLLER',
     'inter.broker.listener.name': 'MTLS',
     'log.dirs': node.data,
@@ -281,7 +302,7 @@ function propertiesOf(
     [`${oauth}.sasl.oauthbearer.clock.skew.seconds`]: '5',
     [`${oauth}.connections.max.reauth.ms`]: String(options.reauthMs),
     'authorizer.class.name': 'org.apache.kafka.metadata.authorizer.StandardAuthorizer',
-    'super.users': [...options.superUsers, ...Array.from({ length: node.count }, (_, i) => `broker-${i + 1}`)].map((u) => `User:${u}`).join(';'),
+    'super.users': superUsers.map((u) => `User:${u}`).join(';'),
     'allow.everyone.if.no.acl.found': 'false',
     'auto.create.topics.enable': 'false',
     'num.network.threads': '2',

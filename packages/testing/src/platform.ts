@@ -24,6 +24,10 @@ export interface PlatformOptions {
   readonly reauthMs?: number;
   /** More broker properties; they win over the platform's own. */
   readonly properties?: Readonly<Record<string, string>>;
+  /** A PLAINTEXT listener beside, for a benchmark of clients that speak no TLS: whoever reaches this machine's loopback is a super user there. Default false. */
+  readonly plaintext?: boolean;
+  /** What each broker's Java is started with, instead of what has it start fast and stay small (C1 only, a heap of 256 MiB or less). */
+  readonly javaOptions?: readonly string[];
   /** Where keys, logs and data go: a folder that isn't there yet, or is empty. Default: a new one under the system's temporary folder. */
   readonly directory?: string;
   /** Keep the folder when the platform is closed, or this process ends. Default false. */
@@ -81,6 +85,8 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
   const tokenTtlSeconds = read.number('tokenTtlSeconds', { min: 1, default: 300 });
   const reauthMs = read.number('reauthMs', { min: 1, default: 300_000 });
   const properties = (read.any('properties') ?? {}) as Readonly<Record<string, string>>;
+  const plaintext = read.boolean('plaintext', false);
+  const javaOptions = read.any('javaOptions') as readonly string[] | undefined;
   const given = read.string('directory');
   const keep = read.boolean('keep', false);
   const closeOnSignal = read.boolean('closeOnSignal', true);
@@ -114,6 +120,8 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
         superUsers: [ADMIN],
         reauthMs,
         properties,
+        plaintext,
+        javaOptions,
       }));
     if (brokers) {
       cleanUp.defer(() => brokers.stop());

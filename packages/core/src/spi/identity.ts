@@ -36,7 +36,7 @@ export interface HttpPort {
 
 /** Who this process is. One identity serves the brokers, the registry and every HTTP call. */
 export interface Identity {
-  /** Which listener it speaks to: "mtls" = a client certificate (SSL), "oauth" = a bearer token (SASL_SSL OAUTHBEARER), "none" = no proof (memory). */
+  /** Which listener it speaks to: "mtls" = a client certificate (SSL), "oauth" = a bearer token (SASL_SSL OAUTHBEARER), "none" = no proof (memory; plaintext on loopback). */
   readonly kind: 'mtls' | 'oauth' | 'none';
   /** The name that the brokers give it, without `User:`: a certificate's mapped subject or a token's `sub`. */
   readonly principal: string;

@@ -1,6 +1,7 @@
 import type { KafkaConsumer, LibrdKafkaError, Message, Producer } from '@confluentinc/kafka-javascript';
 import { TurnpikeError } from '@turnpike/core';
 import { type LinkContext, pause } from '@turnpike/core/spi';
+import { tlsOptions } from '../wire/connections.ts';
 import type { Control } from '../wire/control.ts';
 import { libraryError } from './errors.ts';
 
@@ -79,10 +80,13 @@ export function connectionConfig(context: LinkContext, metadataMaxAgeMs: number,
   const { cluster, clientId, connectTimeoutMs, identity } = context;
   const tls = identity.tls();
   const oauth = identity.kind === 'oauth';
+  const plain = cluster.bootstrap.every(
+    (address) => tlsOptions(identity, address.slice(0, address.lastIndexOf(':')).replace(/^\[(.*)\]$/, '$1')) === undefined,
+  );
   return {
     'bootstrap.servers': cluster.bootstrap.join(','),
     'client.id': clientId,
-    'security.protocol': oauth ? 'sasl_ssl' : 'ssl',
+    'security.protocol': oauth ? 'sasl_ssl' : plain ? 'plaintext' : 'ssl',
     'ssl.endpoint.identification.algorithm': 'https',
     ...(tls?.ca ? { 'ssl.ca.pem': tls.ca } : {}),
     ...(tls?.cert ? { 'ssl.certificate.pem': tls.cert } : {}),

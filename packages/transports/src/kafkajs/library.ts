@@ -1,4 +1,5 @@
-import { connect, type TLSSocket } from 'node:tls';
+import { connect as plainConnect, type Socket } from 'node:net';
+import { connect } from 'node:tls';
 import { TurnpikeError } from '@turnpike/core';
 import type { LinkContext } from '@turnpike/core/spi';
 import type * as Library from 'kafkajs';
@@ -52,7 +53,7 @@ export interface LibraryClientParts {
 export class LibraryClient implements Disposable {
   readonly kafka: Library.Kafka;
   readonly #parts: LibraryClientParts;
-  readonly #sockets = new Set<TLSSocket>();
+  readonly #sockets = new Set<Socket>();
   #closed = false;
 
   constructor(parts: LibraryClientParts) {
@@ -91,10 +92,11 @@ export class LibraryClient implements Disposable {
     for (const socket of this.#sockets) socket.destroy(new Error('the client is closed'));
   }
 
-  #socket(host: string, port: number, onConnect: () => void): TLSSocket {
+  #socket(host: string, port: number, onConnect: () => void): Socket {
     const { context, intercept, answers: hooks, brokerAt } = this.#parts;
     if (this.#closed) throw new TurnpikeError('CLOSED', 'The client is closed.');
-    const socket = connect({ host, port, ...tlsOptions(context.identity, host) }, onConnect);
+    const tls = tlsOptions(context.identity, host);
+    const socket = tls ? connect({ host, port, ...tls }, onConnect) : plainConnect({ host, port }, onConnect);
     socket.setKeepAlive(true, 60_000);
     socket.setMaxListeners(0); // kafkajs may write much before it is open; each write listens for that.
     this.#sockets.add(socket);

@@ -164,7 +164,7 @@ export class Connections implements AsyncDisposable {
       connectTimeout: OPEN_TIMEOUT_MS,
       requestTimeout: this.#timeoutMs(purpose),
       maxInflights: 5,
-      tls: tlsOptions(identity, address.host),
+      ...tlsOf(identity, address.host),
       ...(identity.kind === 'oauth' ? { sasl: { mechanism: SASLMechanisms.OAUTHBEARER, authenticate: oauthBearer(identity) } } : {}),
     });
     this.#live.add(connection);
@@ -233,13 +233,22 @@ async function settleSocket(connection: WireConnection): Promise<void> {
   });
 }
 
-export function tlsOptions(identity: Identity, host: string): TlsOptions {
+function tlsOf(identity: Identity, host: string): { readonly tls?: TlsOptions } {
+  const tls = tlsOptions(identity, host);
+  return tls ? { tls } : {};
+}
+
+/** This machine's own addresses, as they are written; no name but one leads here for certain. */
+const LOOPBACK = /^(127\.\d{1,3}\.\d{1,3}\.\d{1,3}|::1|localhost)$/;
+
+/** undefined = plaintext: for an identity that has nothing to prove, and to this machine only. Elsewhere never: what is written could be read on the way. */
+export function tlsOptions(identity: Identity, host: string): TlsOptions | undefined {
   const tls = identity.tls();
-  // Never plaintext: an identity without TLS material has nothing to prove itself with here.
+  if (!tls && identity.kind === 'none' && LOOPBACK.test(host)) return undefined;
   if (!tls)
     throw new TurnpikeError(
       'IDENTITY_INVALID',
-      `${identity.principal} has no TLS material; the wire transport speaks TLS only. Use mtlsIdentity() or oauthIdentity().`,
+      `${identity.principal} has no TLS material; beyond this machine the wire transport speaks TLS only. Use mtlsIdentity() or oauthIdentity().`,
     );
   const serverName = /^[\d.]+$|:/.test(host) ? {} : { servername: host };
   return { ...tls, ...serverName, minVersion: 'TLSv1.2' };
