@@ -12,7 +12,16 @@ interface Told {
   readonly error?: TurnpikeError;
 }
 
-describe.each([1, 2, 3, 4])('the wire producer in a storm (seed %i)', (seed) => {
+/** Small batches are full ones: several of a partition are under way. */
+const STORMS = [
+  { seed: 1, records: 600, options: {} },
+  { seed: 2, records: 600, options: {} },
+  { seed: 3, records: 3_000, options: { maxBatchBytes: 1_024 } },
+  { seed: 4, records: 3_000, options: { maxBatchBytes: 1_024 } },
+  { seed: 5, records: 3_000, options: { maxBatchBytes: 1_024 } },
+];
+
+describe.each(STORMS)('the wire producer in a storm (seed $seed, $records records)', ({ seed, records, options }) => {
   it('acknowledges what is written, once and in order, where it says; what it refuses as "no" is not there', async () => {
     const next = random(seed);
     const ca = await certificateAuthority();
@@ -39,12 +48,12 @@ describe.each([1, 2, 3, 4])('the wire producer in a storm (seed %i)', (seed) => 
       const leaders = broker.topics.get('t') ?? [];
       for (const [p, leader] of leaders.entries()) if (leader < 0) leaders[p] = Math.floor(next() * 3);
     }, 150);
-    const port = await link.producer(compileProducerOptions({ requestTimeoutMs: 300 }));
+    const port = await link.producer(compileProducerOptions({ requestTimeoutMs: 300, ...options }));
     await port.warm(['t']);
     const told: Promise<Told>[] = [];
-    for (let n = 0; n < 600; n++) {
+    for (let n = 0; n < records; n++) {
       const partition = Math.floor(next() * 4);
-      const buf = Buffer.from(`${n}`);
+      const buf = Buffer.from(`${n}`.padStart(40));
       told.push(
         new Promise((resolve) => {
           const pending: Pending = {
@@ -60,7 +69,7 @@ describe.each([1, 2, 3, 4])('the wire producer in a storm (seed %i)', (seed) => 
           );
         }),
       );
-      if (next() < 0.4) await new Promise((resolve) => setTimeout(resolve, next() * 15));
+      if (next() < 240 / records) await new Promise((resolve) => setTimeout(resolve, next() * 15));
     }
     const outcomes = await Promise.all(told);
     calm = true;

@@ -96,9 +96,9 @@ class Accumulator implements ProducerPort {
     const before = open?.memoryBytes ?? 0;
     if (open?.append(record, pending)) this.#bufferedBytes += open.memoryBytes - before;
     else {
-      const slab = queue.open(this.#limits(queue), this.#flushes.opened());
-      slab.append(record, pending);
-      this.#bufferedBytes += slab.memoryBytes;
+      const { epoch } = this.#flushes;
+      this.#bufferedBytes += queue.open(this.#limits(queue), epoch, record, pending).memoryBytes;
+      this.#flushes.opened(epoch);
     }
     if (!queue.dirty) this.#markDirty(queue);
     if (!this.#drainScheduled) this.#scheduleDrain();
@@ -224,7 +224,7 @@ class Accumulator implements ProducerPort {
     if (queue.inFlight.length === 0) return true;
     // One that goes again waits until those behind it have come back.
     if (queue.waiting[0]?.order !== Number.POSITIVE_INFINITY || queue.inFlight.length >= maxInFlight) return false;
-    return this.#driver.pipelines?.(queue.topic, queue.partition) ?? false;
+    return this.#driver.pipelines?.(queue.topic, queue.partition, queue.inFlight.length) ?? false;
   }
 
   /** The next batch of a partition, admitted by the quota; undefined = it has to wait. */
@@ -382,7 +382,7 @@ class Accumulator implements ProducerPort {
   /** Others stand for the slab from now on. */
   #count(slab: Slab, slabs: readonly Slab[]): readonly Slab[] {
     for (const { epoch, memoryBytes } of slabs) {
-      this.#flushes.reopened(epoch);
+      this.#flushes.opened(epoch);
       this.#bufferedBytes += memoryBytes;
     }
     this.#release(slab);

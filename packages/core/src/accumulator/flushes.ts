@@ -9,17 +9,12 @@ interface Waiter {
 export class Flushes {
   /** Epoch -> its batches that have not settled. */
   readonly #outstanding = new Map<number, number>();
-  #epoch = 0;
+  /** Of the batches that begin now. */
+  epoch = 0;
   #waiters: Waiter[] = [];
 
-  /** A batch begins; gives the epoch to close it with. */
-  opened(): number {
-    this.reopened(this.#epoch);
-    return this.#epoch;
-  }
-
-  /** Another batch of that epoch. */
-  reopened(epoch: number): void {
+  /** A batch of that epoch begins. */
+  opened(epoch: number): void {
     this.#outstanding.set(epoch, (this.#outstanding.get(epoch) ?? 0) + 1);
   }
 
@@ -32,7 +27,7 @@ export class Flushes {
   /** Resolves when all batches that are there now have settled. Rejects with ABORTED when the signal does. */
   wait(drain: () => void, signal: AbortSignal | undefined): Promise<void> {
     if (signal?.aborted) return Promise.reject(aborted(signal));
-    const epoch = this.#epoch++;
+    const epoch = this.epoch++;
     drain();
     if (!this.#outstandingUpTo(epoch)) return Promise.resolve();
     return new Promise((resolve, reject) => {

@@ -24,8 +24,10 @@ export class PartitionQueue {
     this.#memory = memory;
   }
 
-  open(limits: SlabLimits, epoch: number): Slab {
+  /** Begins a batch with this record. */
+  open(limits: SlabLimits, epoch: number, record: OutboundRecord, pending: Pending): Slab {
     const slab = this.#slab(limits, epoch);
+    slab.append(record, pending); // What can't be encoded throws here, and nothing has begun.
     this.waiting.push(slab);
     return slab;
   }
@@ -41,11 +43,11 @@ export class PartitionQueue {
     return slab;
   }
 
-  /** Back to its place: before all that were taken after it, or not yet. */
+  /** Back to where they were taken from: before what was taken later, or not yet, and before the rest of what they were a part of. */
   putBack(slabs: readonly Slab[]): void {
     const [first] = slabs;
     if (first === undefined) return;
-    const at = this.waiting.findIndex((s) => s.order > first.order);
+    const at = this.waiting.findIndex((s) => s.order >= first.order);
     this.waiting.splice(at < 0 ? this.waiting.length : at, 0, ...slabs);
   }
 

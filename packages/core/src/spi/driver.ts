@@ -60,8 +60,9 @@ export interface ProduceDriver extends AsyncDisposable {
   lane(topic: string, partition: number): number;
   /** Compresses; gives the size on the wire, which the quota is asked for. Never throws or rejects: what goes wrong is the batch's outcome. Without it a batch is charged uncompressed. */
   prepare?(batch: ProduceBatch): number | Promise<number>;
-  /** Whether a batch of the partition may go while one before it is under way: it must not come to stand before it, whatever happens to that. Default: never. */
-  pipelines?(topic: string, partition: number): boolean;
+  /** Whether a batch of the partition may go while so many before it are under way (whose outcomes the driver has not given): it must not come to stand before one of them,
+   *  whatever happens to that. Default: never. */
+  pipelines?(topic: string, partition: number, underWay: number): boolean;
   /** Sends one flush. Resolves when the lane is free for the next, with an outcome per batch, in order, or with the promise of one where the batch is tried again,
    *  within its deadline: a partition in trouble must not hold up the others of its leader. Neither rejects; one batch's error is not another's. */
   produce(lane: number, batches: readonly ProduceBatch[]): Promise<readonly (ProduceOutcome | Promise<ProduceOutcome>)[]>;

@@ -1,5 +1,5 @@
 import { TurnpikeError } from '@turnpike/core';
-import { type Clock, type ProduceBatch, type ProduceOutcome, pause, withoutCode } from '@turnpike/core/spi';
+import { type Clock, type ProduceBatch, type ProduceOutcome, withoutCode } from '@turnpike/core/spi';
 import { isKafkaError } from './errors.ts';
 
 /** How the wait between two tries of a batch grows, in ms. */
@@ -60,23 +60,37 @@ export async function flush<More extends object>(
 }
 
 /** Waits for `work`, and ends each batch at its own deadline meanwhile; undefined when none is left. */
-export async function withinDeadlines<A extends Attempt, T>(
+export function withinDeadlines<A extends Attempt, T>(
   clock: Clock,
   attempts: readonly A[],
   work: Promise<T>,
   timedOut: (attempt: A) => void,
 ): Promise<{ readonly value: T } | undefined> {
-  const answer = work.then((value) => ({ value }));
-  answer.catch(() => {}); // It may come when nobody waits any more.
-  for (;;) {
-    const open = attempts.filter((a) => a.outcome === undefined);
-    if (open.length === 0) return undefined;
-    const answered = new AbortController();
-    const leftMs = Math.min(...open.map((a) => a.batch.deadlineMs)) - clock.monotonic();
-    const first = await Promise.race([answer, pause(clock, Math.max(leftMs, 0), answered.signal)]).finally(() => answered.abort());
-    if (first) return first;
-    for (const attempt of open) if (attempt.batch.deadlineMs <= clock.monotonic()) timedOut(attempt);
-  }
+  return new Promise((resolve, reject) => {
+    let timer: Disposable | undefined;
+    const arm = (): void => {
+      let earliest = Number.POSITIVE_INFINITY;
+      for (const { outcome, batch } of attempts) if (outcome === undefined && batch.deadlineMs < earliest) earliest = batch.deadlineMs;
+      if (earliest === Number.POSITIVE_INFINITY) resolve(undefined);
+      else timer = clock.after(Math.max(0, earliest - clock.monotonic()), watch, { holds: true });
+    };
+    const watch = (): void => {
+      const now = clock.monotonic();
+      for (const attempt of attempts) if (attempt.outcome === undefined && attempt.batch.deadlineMs <= now) timedOut(attempt);
+      arm();
+    };
+    arm();
+    work.then(
+      (value) => {
+        timer?.[Symbol.dispose]();
+        resolve({ value });
+      },
+      (error: unknown) => {
+        timer?.[Symbol.dispose]();
+        reject(error);
+      },
+    );
+  });
 }
 
 /** Remembers the error, and tells whether the topic has been unknown for longer than is sensible to wait for. */

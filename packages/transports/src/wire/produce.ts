@@ -1,71 +1,48 @@
-import { type Connection, createAPI, initProducerIdV4, produceV9, Writer } from '@platformatic/kafka';
+import type { Connection } from '@platformatic/kafka';
 import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
 import { type CompiledProducerOptions, type LinkContext, type ProduceBatch, type ProduceDriver, type ProduceOutcome, pause } from '@turnpike/core/spi';
 import { type Attempt, failedWith, flush, isMisfit, leaderless, mayHaveAppended, placed, timeoutOf, withinDeadlines } from './attempts.ts';
+import { type BatchSequence, compressBatch, sealBatch } from './batch-writer.ts';
 import type { Connections } from './connections.ts';
-import { brokerError, final, isKafkaError, responseIn } from './errors.ts';
+import { brokerError, final, isKafkaError } from './errors.ts';
 import type { Metadata } from './metadata.ts';
-import { encodeBatch, type ProducerState } from './record-batch.ts';
+import { type ProducedPartition, type ProduceResponse, produceApi } from './produce-request.ts';
+import { Sequences } from './sequences.ts';
 
-const MAX_EPOCH = 32_767;
 const TOO_LATE = new TurnpikeError('BROKER_UNAVAILABLE', 'The broker did not answer before the delivery timeout.', { retriable: true });
 
-interface WireAttempt extends Attempt {
-  /** Encoded once: a retry must be the same bytes, so that the broker knows it again. */
-  bytes: Buffer | undefined;
+interface WireState {
+  /** As it goes out; undefined = it must be sealed first. */
+  sealed: Buffer | undefined;
+  /** How often the quota was charged for it beyond its first try. */
+  charges: number;
+  sequence: BatchSequence | undefined;
+  before: WireAttempt | undefined;
 }
 
-interface PartitionState {
-  producerId: bigint;
-  epoch: number;
-  sequence: number;
-}
+type WireAttempt = Attempt & WireState;
 
-type Response = ReturnType<typeof produceV9.parseResponse>;
-type PartitionResponse = Response['responses'][number]['partitionResponses'][number];
+const newState = (): WireState => ({ sealed: undefined, charges: 0, sequence: undefined, before: undefined });
 
-interface TopicData {
-  readonly topic: string;
-  readonly partitions: readonly { readonly partition: number; readonly records: Buffer }[];
-}
-
-const produce = createAPI<[acks: number, timeoutMs: number, data: readonly TopicData[]], Response>(0, 9, produceRequest, produceV9.parseResponse);
-
-function produceRequest(acks: number, timeoutMs: number, data: readonly TopicData[]): Writer {
-  const writer = Writer.create()
-    .appendString(null)
-    .appendInt16(acks)
-    .appendInt32(timeoutMs)
-    .appendArray([...data], (w, { topic, partitions }) => {
-      w.appendString(topic).appendArray([...partitions], (w, { partition, records }) => {
-        w.appendInt32(partition)
-          .appendUnsignedVarInt(records.length + 1)
-          .append(records);
-      });
-    })
-    .appendTaggedFields();
-  if (acks === 0) writer.context.noResponse = true;
-  return writer;
-}
-
-/** Produce over the wire: one request a flush and leader; what fails in passing is tried again by itself, within its deadline. Idempotent: a partition has one batch under way and a
- *  sequence of its own, so a retry is known again; when a batch's fate stays unknown the partition's epoch is raised, which fences a late write of it. */
+/** Produce over the wire: one request a flush and leader; what fails in passing is tried again by itself, within its deadline. Idempotent: a partition's batches have sequences, so a retry is known again, and
+ *  several may be under way: whatever becomes of one, none comes to stand before it. */
 export class WireProduceDriver implements ProduceDriver {
+  readonly copies = true;
   readonly #context: LinkContext;
   readonly #metadata: Metadata;
   readonly #connections: Connections;
   readonly #options: CompiledProducerOptions;
-  readonly #states = new Map<string, PartitionState>();
+  readonly #sequences: Sequences<WireAttempt>;
   /** Broker -> monotonic ms: it hears nothing from us before (KIP-219). */
   readonly #throttledUntil = new Map<number, number>();
   readonly #closed = new AbortController();
-  #producerId: Promise<bigint> | undefined;
 
   constructor(context: LinkContext, metadata: Metadata, connections: Connections, options: CompiledProducerOptions) {
     this.#context = context;
     this.#metadata = metadata;
     this.#connections = connections;
     this.#options = options;
+    this.#sequences = new Sequences(metadata, connections);
   }
 
   warm(topics: readonly string[]): Promise<void> {
@@ -80,15 +57,20 @@ export class WireProduceDriver implements ProduceDriver {
     return this.#metadata.leader(topic, partition);
   }
 
+  prepare(batch: ProduceBatch): number | Promise<number> {
+    return compressBatch(batch, this.#options.compression);
+  }
+
+  pipelines(topic: string, partition: number, underWay: number): boolean {
+    return this.#options.idempotent && this.#sequences.at(topic, partition).pipelines(underWay);
+  }
+
   produce(_lane: number, batches: readonly ProduceBatch[]): Promise<readonly (ProduceOutcome | Promise<ProduceOutcome>)[]> {
     return flush(
       batches,
-      () => ({ bytes: undefined as Buffer | undefined }),
+      newState,
       (attempts) => this.#round(attempts),
-      async (attempt, backoffMs) => {
-        await this.#beforeRetry(attempt, backoffMs);
-        if (attempt.outcome === undefined) await this.#round([attempt]);
-      },
+      (attempt, backoffMs) => this.#again(attempt, backoffMs),
     );
   }
 
@@ -103,6 +85,19 @@ export class WireProduceDriver implements ProduceDriver {
     await Promise.all([...byLeader].map(([leader, attempts]) => this.#send(leader, attempts)));
   }
 
+  async #again(attempt: WireAttempt, backoffMs: number): Promise<void> {
+    const { before } = attempt;
+    this.#sequences.at(attempt.batch.topic, attempt.batch.partition).trouble();
+    if (before) {
+      await before.done.promise;
+      if (attempt.outcome !== undefined) return;
+      // Nothing can be written behind a gap; in which sequence it goes now, only the next try knows.
+      if (leftGap(before) && (!attempt.maybeWritten || isUnwritten(before))) return this.#displaced(attempt);
+    }
+    await this.#beforeRetry(attempt, backoffMs);
+    if (attempt.outcome === undefined) await this.#round([attempt]);
+  }
+
   async #send(leader: number, all: readonly WireAttempt[]): Promise<void> {
     const where = { doing: `produce to ${topicsOf(all)}` } as const;
     const broker = this.#metadata.broker(leader);
@@ -110,8 +105,10 @@ export class WireProduceDriver implements ProduceDriver {
       for (const attempt of all) this.#failed(attempt, leaderless(attempt.batch, this.#metadata.gone(attempt.batch.topic)));
       return;
     }
-    await Promise.all(all.map((attempt) => this.#encode(attempt)));
-    const attempts = (await this.#unthrottled(leader, all)).filter((a) => a.bytes !== undefined && a.outcome === undefined);
+    const unready = all.filter((attempt) => !this.#seal(attempt));
+    if (unready.length > 0) await Promise.all(unready.map((attempt) => this.#sealLater(attempt)));
+    const patient = this.#throttledUntil.has(leader) ? await this.#unthrottled(leader, all) : all;
+    const attempts = patient.filter((a) => a.sealed !== undefined && a.outcome === undefined);
     if (attempts.length === 0) return;
     let connection: Connection;
     try {
@@ -131,18 +128,18 @@ export class WireProduceDriver implements ProduceDriver {
   }
 
   async #exchange(leader: number, connection: Connection, attempts: readonly WireAttempt[], where: { readonly doing: string }): Promise<void> {
-    const { acks, requestTimeoutMs } = this.#options;
+    const { acks, requestTimeoutMs, transactionalId } = this.#options;
+    const batches = () => {
+      const open = attempts.filter((a) => a.outcome === undefined);
+      if (open.length === 0) throw TOO_LATE;
+      return open.map(({ batch: { topic, partition }, sealed }) => ({ topic, partition, sealed: sealed as Buffer }));
+    };
     try {
-      const request = this.#connections.request(connection, produce, [acks === 'all' ? -1 : acks, requestTimeoutMs, dataOf(attempts)], where);
-      const response = await this.#within(attempts, request);
+      const request = { acks: acks === 'all' ? -1 : acks, timeoutMs: requestTimeoutMs, transactionalId, batches };
+      const response = await this.#within(attempts, this.#connections.request(connection, produceApi, [request], where));
       if (acks !== 0) this.#settle(leader, attempts, response);
       else for (const attempt of attempts) if (attempt.outcome === undefined) this.#conclude(attempt, { baseOffset: -1n, attempts: attempt.attempts });
     } catch (error) {
-      const response = responseIn<Response>(error);
-      if (response !== undefined) {
-        this.#settle(leader, attempts, response);
-        return;
-      }
       // All are too late: what is still on its way to the broker goes no further.
       if (error === TOO_LATE) this.#connections.discard(connection);
       for (const attempt of attempts) {
@@ -164,7 +161,10 @@ export class WireProduceDriver implements ProduceDriver {
     const { clock } = this.#context;
     const until = this.#throttledUntil.get(leader) ?? 0;
     const waitMs = until - clock.monotonic();
-    if (waitMs <= 0) return attempts;
+    if (waitMs <= 0) {
+      this.#throttledUntil.delete(leader);
+      return attempts;
+    }
     const patient: WireAttempt[] = [];
     for (const attempt of attempts) {
       if (attempt.batch.deadlineMs > until) patient.push(attempt);
@@ -179,15 +179,17 @@ export class WireProduceDriver implements ProduceDriver {
     return patient;
   }
 
-  #settle(leader: number, attempts: readonly WireAttempt[], response: Response): void {
+  #settle(leader: number, attempts: readonly WireAttempt[], response: ProduceResponse): void {
     if (response.throttleTimeMs > 0) {
       this.#context.events.throttled(leader, response.throttleTimeMs);
       this.#throttledUntil.set(leader, this.#context.clock.monotonic() + response.throttleTimeMs);
     }
-    for (const attempt of attempts) {
+    for (const [i, attempt] of attempts.entries()) {
       if (attempt.outcome !== undefined) continue; // Its deadline came first.
       const { topic, partition } = attempt.batch;
-      const answer = response.responses.find((r) => r.name === topic)?.partitionResponses.find((p) => p.index === partition);
+      const about = (p: ProducedPartition | undefined) => p?.partition === partition && p.topic === topic;
+      // Nearly always in the order of the request.
+      const answer = about(response.partitions[i]) ? response.partitions[i] : response.partitions.find(about);
       if (answer) this.#answered(attempt, answer);
       else {
         attempt.maybeWritten = true;
@@ -196,44 +198,54 @@ export class WireProduceDriver implements ProduceDriver {
     }
   }
 
-  #answered(attempt: WireAttempt, answer: PartitionResponse): void {
+  #answered(attempt: WireAttempt, answer: ProducedPartition): void {
     attempt.inFlight = false;
-    const { batch, attempts } = attempt;
-    const { topic, partition } = batch;
-    const wireBytes = attempt.bytes?.length ?? batch.bytes;
+    const { batch, attempts, sealed } = attempt;
+    const wireBytes = sealed?.length ?? batch.bytes;
     if (answer.errorCode === 0) {
-      this.#advance(batch);
-      const logAppendTimeMs = answer.logAppendTimeMs >= 0n ? { logAppendTimeMs: Number(answer.logAppendTimeMs) } : {};
-      this.#conclude(attempt, { baseOffset: answer.baseOffset, attempts, wireBytes, ...logAppendTimeMs });
+      const logAppendTime = answer.logAppendTimeMs >= 0 ? { logAppendTimeMs: answer.logAppendTimeMs } : {};
+      this.#written(attempt, { baseOffset: answer.baseOffset, attempts, wireBytes, ...logAppendTime });
       return;
     }
+    const { topic, partition } = batch;
     const { principal } = this.#context.identity;
-    const reason = answer.errorMessage ?? answer.recordErrors[0]?.batchIndexErrorMessage;
-    const error = brokerError(answer.errorCode, { doing: `produce to ${topic}`, topic, partition, principal }, reason);
-    if (isKafkaError(error, 'DUPLICATE_SEQUENCE_NUMBER')) {
-      // Already there, too long ago for the broker to know the offset.
-      this.#advance(batch);
-      this.#conclude(attempt, { baseOffset: -1n, attempts, wireBytes });
-    } else if (isMisfit(error) && !attempt.maybeWritten) {
-      this.#startAnew(attempt, error);
-    } else {
+    const error = brokerError(answer.errorCode, { doing: `produce to ${topic}`, topic, partition, principal }, answer.message);
+    // Already there, too long ago for the broker to know the offset.
+    if (isKafkaError(error, 'DUPLICATE_SEQUENCE_NUMBER')) this.#written(attempt, { baseOffset: -1n, attempts, wireBytes });
+    else if (isMisfit(error)) this.#misfit(attempt, error);
+    else {
       if (mayHaveAppended(error)) attempt.maybeWritten = true;
-      this.#failed(
-        attempt,
-        error,
-        answer.recordErrors.map((r) => r.batchIndex),
-      );
+      this.#failed(attempt, error, answer.rejected);
     }
+  }
+
+  #written(attempt: WireAttempt, outcome: ProduceOutcome): void {
+    this.#sequences.at(attempt.batch.topic, attempt.batch.partition).written(attempt);
+    this.#conclude(attempt, outcome);
+  }
+
+  /** The broker finds its sequence or epoch wrong. */
+  #misfit(attempt: WireAttempt, error: TurnpikeError): void {
+    const { before } = attempt;
+    if (before && before.outcome === undefined)
+      attempt.lastError = error; // It came before the one that stands before it: it goes again after that.
+    else if (before && leftGap(before) && (!attempt.maybeWritten || isUnwritten(before))) this.#displaced(attempt);
+    else if (attempt.maybeWritten) this.#failed(attempt, error);
+    else this.#startAnew(attempt, error);
   }
 
   /** The broker has forgotten this producer, or knows less of it than we do (an unclean election), and nothing of the batch is there: it goes again at the head of a new sequence. */
   #startAnew(attempt: WireAttempt, error: TurnpikeError): void {
-    const { batch } = attempt;
     attempt.lastError = error;
-    attempt.bytes = undefined;
     attempt.misfits++;
-    if (attempt.misfits === 1) this.#raiseEpoch(batch);
-    else this.#forgetProducer(batch);
+    this.#sequences.startAnew(attempt, attempt.misfits > 1);
+  }
+
+  /** Not written, since the one before it was not: it goes again behind what becomes of that. */
+  #displaced(attempt: WireAttempt): void {
+    this.#sequences.at(attempt.batch.topic, attempt.batch.partition).unwritten(attempt);
+    this.#conclude(attempt, { baseOffset: -1n, attempts: attempt.attempts, again: true });
+    attempt.onLate();
   }
 
   /** Ends the batch, unless the error may pass. */
@@ -249,13 +261,19 @@ export class WireProduceDriver implements ProduceDriver {
 
   #end(attempt: WireAttempt, error: TurnpikeError, rejected: readonly number[] = []): void {
     const { batch, attempts } = attempt;
-    if (attempt.maybeWritten || attempt.inFlight || isMisfit(error)) this.#raiseEpoch(batch);
+    if (attempt.maybeWritten || attempt.inFlight || isMisfit(error)) this.#sequences.raiseEpoch(batch);
+    else this.#sequences.at(batch.topic, batch.partition).unwritten(attempt);
     this.#conclude(attempt, { baseOffset: -1n, attempts, error: placed(error, batch), ...(rejected.length > 0 ? { rejected } : {}) });
     attempt.onLate();
   }
 
   #conclude(attempt: WireAttempt, outcome: ProduceOutcome): void {
+    const { batch, charges } = attempt;
+    if (charges > 0 && (outcome.again || outcome.error?.written === 'no'))
+      this.#context.gate.refund(batch.topic, batch.count * charges, (batch.compressed?.length ?? batch.bytes) * charges);
+    this.#sequences.at(batch.topic, batch.partition).left(attempt);
     attempt.outcome = outcome;
+    attempt.before = undefined; // What ended long ago must not be kept by those that came after it.
     attempt.done.resolve(outcome);
   }
 
@@ -269,82 +287,62 @@ export class WireProduceDriver implements ProduceDriver {
       return;
     }
     await this.#within([attempt], this.#metadata.refresh([topic])).catch(() => {}); // It is asked again at the next try.
+    await this.#charge(attempt);
     if (attempt.outcome === undefined) events.retried(topic, bytes);
   }
 
-  async #encode(attempt: WireAttempt): Promise<void> {
-    if (attempt.bytes !== undefined) return;
-    const { batch } = attempt;
-    try {
-      const state = this.#options.idempotent ? await this.#within([attempt], this.#state(batch)) : undefined;
-      attempt.bytes = encodeBatch(batch.records, this.#options.compression, state);
-    } catch (error) {
-      if (attempt.outcome === undefined)
-        this.#failed(attempt, asTurnpikeError(error, 'INTERNAL', `${batch.topic}: the batch could not be encoded; report this.`));
-    }
-  }
-
-  async #state({ topic, partition }: ProduceBatch): Promise<ProducerState> {
-    const key = `${topic}/${partition}`;
-    const known = this.#states.get(key);
-    if (known) return known;
-    const state = { producerId: await this.#initProducerId(), epoch: 0, sequence: 0 };
-    this.#states.set(key, state);
-    return state;
-  }
-
-  #initProducerId(): Promise<bigint> {
-    this.#producerId ??= this.#askProducerId().catch((error: unknown) => {
-      this.#producerId = undefined;
-      throw error;
-    });
-    return this.#producerId;
-  }
-
-  async #askProducerId(): Promise<bigint> {
-    let last: TurnpikeError | undefined;
-    for (const address of this.#metadata.addresses()) {
-      try {
-        const args: Parameters<typeof initProducerIdV4.createRequest> = [null as unknown as string, 0];
-        const where = { doing: 'get a producer id', written: 'no' } as const;
-        return (await this.#connections.call(address, 'produce', initProducerIdV4.api, args, where)).producerId;
-      } catch (error) {
-        last = asTurnpikeError(error, 'INTERNAL', 'no producer id');
-        if (!last.retriable) throw last;
+  /** Each try goes out over the network, and is paid for. */
+  async #charge(attempt: WireAttempt): Promise<void> {
+    const { clock, gate } = this.#context;
+    const { topic, count, compressed, bytes, deadlineMs } = attempt.batch;
+    while (attempt.outcome === undefined && !this.#closed.signal.aborted) {
+      const waitMs = gate.admit(topic, count, compressed?.length ?? bytes);
+      if (waitMs === 0) {
+        attempt.charges++;
+        return;
       }
+      const leftMs = deadlineMs - clock.monotonic();
+      await pause(clock, Math.min(waitMs, Math.max(leftMs, 0)), this.#closed.signal);
+      if (leftMs <= waitMs) this.#timedOut(attempt);
     }
-    throw last ?? new TurnpikeError('BROKER_UNAVAILABLE', 'No broker is known to get a producer id from.', { retriable: true, written: 'no' });
   }
 
-  #advance(batch: ProduceBatch): void {
-    const state = this.#states.get(`${batch.topic}/${batch.partition}`);
-    // Sequences wrap at 2^31 (KIP-98).
-    if (state) state.sequence = (state.sequence + batch.records.length) % 0x8000_0000;
-  }
-
-  /** The broker refuses what comes late with the older epoch; the partition begins anew at sequence 0 (KIP-360). */
-  #raiseEpoch({ topic, partition }: ProduceBatch): void {
-    const key = `${topic}/${partition}`;
-    const state = this.#states.get(key);
-    if (!state) return;
-    if (state.epoch === MAX_EPOCH) {
-      this.#forgetProducer({ topic, partition });
-      return;
+  /** Seals the batch where that can be done at once; false = its producer id isn't known yet. */
+  #seal(attempt: WireAttempt): boolean {
+    const { batch } = attempt;
+    if (!this.#options.idempotent) {
+      attempt.sealed ??= this.#sealed(attempt);
+      return true;
     }
-    state.epoch++;
-    state.sequence = 0;
+    const sequence = this.#sequences.at(batch.topic, batch.partition);
+    if (sequence.producerId === undefined) return false;
+    if (sequence.place(attempt) || attempt.sealed === undefined) attempt.sealed = this.#sealed(attempt);
+    return true;
   }
 
-  /** The partition's next batch asks for a producer id of its own. */
-  #forgetProducer({ topic, partition }: { readonly topic: string; readonly partition: number }): void {
-    this.#producerId = undefined;
-    this.#states.delete(`${topic}/${partition}`);
+  async #sealLater(attempt: WireAttempt): Promise<void> {
+    const { topic, partition } = attempt.batch;
+    try {
+      await this.#within([attempt], this.#sequences.open(topic, partition));
+      if (attempt.outcome === undefined) this.#seal(attempt);
+    } catch (error) {
+      if (attempt.outcome === undefined) this.#failed(attempt, asTurnpikeError(error, 'INTERNAL', `${topic}: no producer id could be had.`));
+    }
+  }
+
+  #sealed(attempt: WireAttempt): Buffer | undefined {
+    const { batch, sequence } = attempt;
+    try {
+      return sealBatch(batch, this.#options.compression, sequence, this.#options.transactionalId !== undefined);
+    } catch (error) {
+      this.#failed(attempt, asTurnpikeError(error, 'INTERNAL', `${batch.topic}: the batch could not be compressed; report this.`));
+      return undefined;
+    }
   }
 }
 
+/** It ended without an acknowledgement: what went behind it may stand behind a gap. */
+const leftGap = ({ outcome }: WireAttempt): boolean => outcome?.error !== undefined || outcome?.again === true;
+/** It certainly isn't there: neither is what went behind it. */
+const isUnwritten = ({ outcome }: WireAttempt): boolean => outcome?.error?.written === 'no' || outcome?.again === true;
 const topicsOf = (attempts: readonly WireAttempt[]): string => [...new Set(attempts.map((a) => a.batch.topic))].join(', ');
-
-function dataOf(attempts: readonly WireAttempt[]): TopicData[] {
-  const byTopic = Map.groupBy(attempts, (a) => a.batch.topic);
-  return [...byTopic].map(([topic, of]) => ({ topic, partitions: of.map((a) => ({ partition: a.batch.partition, records: a.bytes as Buffer })) }));
-}
