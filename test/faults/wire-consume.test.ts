@@ -79,7 +79,7 @@ function member(raw: ConsumerOptions = {}, listener: Partial<AssignmentListener>
 async function read(port: ConsumerPort, count: number): Promise<string[]> {
   const got: string[] = [];
   const until = performance.now() + 5_000;
-  while (got.length < count && performance.now() < until) for (const b of await port.poll(100)) got.push(...b.records.map((r) => String(r.value)));
+  while (got.length < count && performance.now() < until) for (const b of await port.poll(100)) got.push(...[...b.records].map((r) => String(r.value)));
   return got;
 }
 

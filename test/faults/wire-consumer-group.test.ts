@@ -78,7 +78,7 @@ async function fill(topic: string, partition: number, values: readonly string[])
 async function read(port: ConsumerPort, count: number): Promise<string[]> {
   const got: string[] = [];
   const until = performance.now() + 5_000;
-  while (got.length < count && performance.now() < until) for (const b of await port.poll(100)) got.push(...b.records.map((r) => String(r.value)));
+  while (got.length < count && performance.now() < until) for (const b of await port.poll(100)) got.push(...[...b.records].map((r) => String(r.value)));
   return got;
 }
 
@@ -111,6 +111,16 @@ describe('wire, a KIP-848 member: joining and leaving', () => {
     const before = performance.now();
     await expect.poll(() => heartbeats().length, { timeout: 3_000 }).toBe(4);
     expect(performance.now() - before).toBeGreaterThan(600);
+  });
+
+  it('leaves the group although its coordinator is another by then', async () => {
+    const { port, joined } = member();
+    await joined;
+    broker.group.intervalMs = 10_000;
+    await expect.poll(() => heartbeats().length).toBe(3);
+    broker.coordinator = 1;
+    await port[Symbol.asyncDispose]();
+    expect(broker.group.members.size).toBe(0);
   });
 
   it('with an instance id it says that it comes back', async () => {
@@ -301,6 +311,7 @@ describe('wire, static members', () => {
       assigned: new Set(),
       target: new Set(),
       away: false,
+      heardAtMs: 0,
     });
     const { told, joined } = member({ instanceId: 'pod-0' }, {}, ['t']);
     await expect.poll(() => heartbeats().length, { timeout: 3_000 }).toBeGreaterThan(3);

@@ -171,7 +171,7 @@ describe('wire: transactions of others', () => {
       const keys: string[] = [];
       for (let at = 0n; at < (end?.offset ?? 0n); ) {
         for (const batch of await port.poll(1_000)) {
-          keys.push(...batch.records.map((r) => String(r.key)));
+          keys.push(...[...batch.records].map((r) => String(r.key)));
           at = batch.nextOffset;
         }
       }

@@ -137,7 +137,7 @@ describe('wire: what a broker makes of odd records', () => {
     await consumer.subscribe(['odd.again'], { assigned: () => {}, revoking: async () => {}, lost: () => {}, failed: (e) => expect.unreachable(e.message) });
     const got: string[] = [];
     const poll = async () => {
-      for (const batch of await consumer.poll(200)) got.push(...batch.records.map((r) => String(r.value)));
+      for (const batch of await consumer.poll(200)) got.push(...[...batch.records].map((r) => String(r.value)));
       return got;
     };
     for (const v of ['a', 'b', 'c']) await send(port, 'odd.again', { key: Buffer.from('k'), value: Buffer.from(v) });

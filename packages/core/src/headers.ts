@@ -23,8 +23,8 @@ export interface HeaderSource {
 
 /** A record's headers: ordered, names may repeat, values are bytes or null (KIP-82). */
 export class RecordHeaders implements Iterable<HeaderEntry> {
-  /** undefined = not read from `#source` yet. */
-  #entries: HeaderEntry[] | undefined = [];
+  /** undefined = not read from `#source` yet, or none: a consumed record without headers costs no list. */
+  #entries: HeaderEntry[] | undefined;
   #source: HeaderSource | undefined;
 
   /** @throws TurnpikeError ENCODE_FAILED: a name or a value of the wrong type. */
@@ -45,7 +45,6 @@ export class RecordHeaders implements Iterable<HeaderEntry> {
   /** As of(), of a record that is parsed when somebody asks. */
   static from(source: HeaderSource): RecordHeaders {
     const headers = new RecordHeaders();
-    headers.#entries = undefined;
     headers.#source = source;
     return headers;
   }

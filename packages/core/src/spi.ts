@@ -36,6 +36,7 @@ export type {
   ConsumerPort,
   FetchedBatch,
   InboundRecord,
+  InboundRecords,
   Link,
   LinkContext,
   OutboundRecord,

@@ -20,6 +20,7 @@ import {
   type CommitOffset,
   type HeaderCarrier,
   type InboundRecord,
+  type InboundRecords,
   type Logger,
   type RecordSpan,
   type SettledBatch,
@@ -167,7 +168,7 @@ class OpenTelemetry implements Telemetry {
     end(span, error, endedAtMs);
   }
 
-  received(topic: string, partition: number, group: string, records: readonly InboundRecord[], startedAtMs: number): void {
+  received(topic: string, partition: number, group: string, records: InboundRecords, startedAtMs: number): void {
     this.#guarded(() => {
       const endedAtMs = Math.max(startedAtMs, this.#now());
       const attributes: Attributes = {
@@ -189,7 +190,7 @@ class OpenTelemetry implements Telemetry {
       this.#asked(span);
       if (span.isRecording()) {
         // Reading every record's headers is only worth it where somebody looks.
-        const links = limited(records.flatMap(creationLink));
+        const links = limited([...records].flatMap(creationLink));
         for (const link of links.kept) span.addLink(link);
         span.setAttributes(links.attributes);
       }

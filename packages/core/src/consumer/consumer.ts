@@ -32,6 +32,8 @@ export class GroupConsumer implements AssignmentListener {
   #handOver: HandOver | undefined;
   /** Fetched and not yet handled, in all lanes. */
   #queuedBytes = 0;
+  /** The same as the port was last told. */
+  #toldBytes = 0;
   #failure: TurnpikeError | undefined;
   #running: Promise<void> | undefined;
   #commits: Promise<void> = Promise.resolve();
@@ -133,7 +135,7 @@ export class GroupConsumer implements AssignmentListener {
   #forget(lane: Lane): void {
     if (this.#lanes.get(laneKey(lane)) === lane) {
       this.#lanes.delete(laneKey(lane));
-      this.#queuedBytes -= lane.queuedBytes;
+      this.#queue(-lane.queuedBytes);
     }
     this.#changed?.resolve();
   }
@@ -156,7 +158,6 @@ export class GroupConsumer implements AssignmentListener {
     await this.#drain([...this.#lanes.values()]);
     await port[Symbol.asyncDispose]();
     this.#lanes.clear();
-    this.#queuedBytes = 0;
     if (this.#failure) throw this.#failure;
   }
 
@@ -194,7 +195,7 @@ export class GroupConsumer implements AssignmentListener {
     const lane = this.#lanes.get(laneKey(batch));
     if (!lane || lane.stopped || this.#stop.signal.aborted) return; // Revoked since it was fetched: another member reads it.
     telemetry.received(batch.topic, batch.partition, options.group, batch.records, batch.fetchedAtMs);
-    this.#queuedBytes += lane.push(batch);
+    this.#queue(lane.push(batch));
     if (!lane.paused && (lane.queuedRecords > options.maxQueuedRecords || lane.queuedBytes > options.maxPartitionFetchBytes)) {
       lane.paused = true;
       port.pause([lane]);
@@ -202,8 +203,17 @@ export class GroupConsumer implements AssignmentListener {
     this.#handOver?.work(lane);
   }
 
+  #queue(bytes: number): void {
+    this.#queuedBytes += bytes;
+    const { port, options } = this.#layers;
+    if (Math.abs(this.#queuedBytes - this.#toldBytes) * 8 < options.maxPrefetchBytes && this.#queuedBytes > 0) return;
+    if (this.#queuedBytes === this.#toldBytes) return;
+    this.#toldBytes = this.#queuedBytes;
+    port.waiting?.(this.#queuedBytes);
+  }
+
   #handled(lane: Lane, bytes: number): void {
-    this.#queuedBytes -= bytes;
+    this.#queue(-bytes);
     this.#changed?.resolve();
     if (!lane.paused || lane.stopped) return;
     const { port, options } = this.#layers;

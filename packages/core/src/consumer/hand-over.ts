@@ -161,19 +161,21 @@ export class HandOver {
     const { lane } = worker;
     const records = [first];
     const events = [event];
-    for (let record = lane.next(); record !== undefined && records.length < this.#most; record = lane.next()) {
-      try {
+    try {
+      while (records.length < this.#most) {
+        const record = lane.next();
+        if (record === undefined) break;
         const opened = open(serdes, record, false);
         if (!(opened instanceof Consumed)) {
           opened.catch(() => {}); // Waited for when it is its turn.
           break;
         }
         events.push(opened);
-      } catch {
-        break;
+        records.push(record);
+        lane.take(record);
       }
-      records.push(record);
-      lane.take(record);
+    } catch {
+      // Thrown again when it is its turn.
     }
     this.#turn.spend(records.length - 1);
     worker.records = records;

@@ -1,5 +1,5 @@
 import type { TurnpikeError } from '../errors.ts';
-import type { FetchedBatch, InboundRecord, TopicPartition } from '../spi/transport.ts';
+import type { FetchedBatch, InboundRecord, InboundRecords, TopicPartition } from '../spi/transport.ts';
 import type { HandlerContext } from './event.ts';
 
 /** What a record that waits costs beside its bytes. */
@@ -30,9 +30,13 @@ export class Lane {
   queuedBytes = 0;
   readonly #abort = new AbortController();
   #batches: FetchedBatch[] = [];
-  /** The batch, and the record in it, that comes next. */
+  /** The batch that comes next; the record of it that does, once next() has looked; what gives the following ones. */
   #head = 0;
-  #at = 0;
+  #next: InboundRecord | undefined;
+  #walk: (() => InboundRecord | undefined) | undefined;
+  /** Of that batch. */
+  #recordsLeft = 0;
+  #bytesLeft = 0;
   #inHand = 0;
   #bytesInHand = 0;
   /** Where next() stands: after a record, or past the end of a batch. */
@@ -50,19 +54,20 @@ export class Lane {
 
   /** How many bytes it takes. */
   push(batch: FetchedBatch): number {
-    let bytes = 0;
-    for (const record of batch.records) bytes += sizeOf(record);
+    const bytes = bytesOf(batch.records);
     this.#batches.push(batch);
     this.queuedRecords += batch.records.length;
     this.queuedBytes += bytes;
     return bytes;
   }
 
-  /** The next record to hand out; passes over batches that hold only control records or aborted ones. */
+  /** The next record to hand out; passes over batches that hold only control records or aborted ones. Throws where a batch can't be read. */
   next(): InboundRecord | undefined {
+    if (this.#next !== undefined) return this.#next;
     for (let head = this.#batches[this.#head]; head !== undefined; head = this.#batches[this.#head]) {
-      const record = head.records[this.#at];
-      if (record !== undefined) return record;
+      this.#walk ??= this.#open(head);
+      this.#next = this.#walk();
+      if (this.#next !== undefined) return this.#next;
       this.#pass(head);
       if (this.#inHand === 0) this.#handled = this.#passed;
     }
@@ -71,14 +76,18 @@ export class Lane {
 
   /** What next() gave goes into the handler's hand. */
   take(record: InboundRecord): void {
+    const bytes = sizeOf(record);
+    this.#next = undefined;
     this.#inHand++;
-    this.#bytesInHand += sizeOf(record);
+    this.#bytesInHand += bytes;
+    this.#bytesLeft -= bytes;
     this.#passed = record;
+    if (--this.#recordsLeft > 0) return;
     const head = this.#batches[this.#head];
-    if (head !== undefined && ++this.#at === head.records.length) {
-      this.#passedEpoch = record.leaderEpoch;
-      this.#pass(head);
-    }
+    if (head === undefined) return;
+    this.#passedEpoch = record.leaderEpoch;
+    this.#bytesInHand += this.#bytesLeft; // Where a batch's bytes are more than its records' together.
+    this.#pass(head);
   }
 
   /** What was taken has been handled. How many bytes are free. */
@@ -128,9 +137,17 @@ export class Lane {
     this.#abort.abort(error);
   }
 
+  #open({ records }: FetchedBatch): () => InboundRecord | undefined {
+    this.#recordsLeft = records.length;
+    this.#bytesLeft = bytesOf(records);
+    if (records.walk) return records.walk();
+    const iterator = records[Symbol.iterator]();
+    return () => iterator.next().value;
+  }
+
   #pass(batch: FetchedBatch): void {
     this.#passed = batch.nextOffset;
-    this.#at = 0;
+    this.#walk = undefined;
     this.#head++;
     if (this.#head === this.#batches.length) this.#batches = [];
     else if (this.#head < CUT_AT) return;
@@ -140,3 +157,10 @@ export class Lane {
 }
 
 const sizeOf = (record: InboundRecord): number => RECORD_OVERHEAD + (record.size ?? (record.key?.length ?? 0) + (record.value?.length ?? 0));
+
+function bytesOf(records: InboundRecords): number {
+  if (records.bytes !== undefined) return RECORD_OVERHEAD * records.length + records.bytes;
+  let bytes = 0;
+  for (const record of records) bytes += sizeOf(record);
+  return bytes;
+}

@@ -41,7 +41,7 @@ async function send(link: Link, clock: ManualClock, values: readonly string[], o
 }
 
 const record = (value: string) => ({ key: null, value: Buffer.from(value), headers: undefined, timestampMs: 1 });
-const valuesOf = (batches: readonly FetchedBatch[]) => batches.flatMap((b) => b.records.map((r) => String(r.value)));
+const valuesOf = (batches: readonly FetchedBatch[]) => batches.flatMap((b) => [...b.records].map((r) => String(r.value)));
 
 function listener(told: string[] = []): AssignmentListener {
   const names = (tps: readonly TopicPartition[]) => tps.map((tp) => `${tp.topic}/${tp.partition}`).join();

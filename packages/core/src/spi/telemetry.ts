@@ -1,6 +1,6 @@
 import type { TurnpikeError } from '../errors.ts';
 import type { RecordHeaders } from '../headers.ts';
-import type { CommitOffset, InboundRecord, SettledBatch } from './transport.ts';
+import type { CommitOffset, InboundRecord, InboundRecords, SettledBatch } from './transport.ts';
 
 /** The span of one produced record; there is one only where the caller's active span records. */
 export interface RecordSpan {
@@ -24,7 +24,7 @@ export interface Telemetry {
   /** Once a flush, after it has settled: one send span a topic, linked to its records' spans; duration and sent messages. */
   sent(batches: readonly SettledBatch[], startedAtMs: number): void;
   /** Once a fetched batch; `startedAtMs` is when it was asked for. */
-  received(topic: string, partition: number, group: string, records: readonly InboundRecord[], startedAtMs: number): void;
+  received(topic: string, partition: number, group: string, records: InboundRecords, startedAtMs: number): void;
   /** Runs the handler inside a process span that links to the creation context of every record. A promise where `run` gives one, else what it gives, at once. */
   process<T>(records: readonly InboundRecord[], group: string, run: () => T | Promise<T>): T | Promise<T>;
   committed(group: string, offsets: readonly CommitOffset[], startedAtMs: number, error?: TurnpikeError): void;

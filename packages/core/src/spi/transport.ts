@@ -169,10 +169,19 @@ export interface InboundRecord {
   readonly size?: number;
 }
 
+/** Records in order: an array, or what makes each when it is come to, anew for each walk. */
+export interface InboundRecords extends Iterable<InboundRecord> {
+  readonly length: number;
+  /** What they take in memory, where that is known without a walk. */
+  readonly bytes?: number;
+  /** As the iterator, without an object for each step. What it gives gives the next one, undefined at the end. */
+  walk?(): () => InboundRecord | undefined;
+}
+
 export interface FetchedBatch {
   readonly topic: string;
   readonly partition: number;
-  readonly records: readonly InboundRecord[];
+  readonly records: InboundRecords;
   /** Where reading goes on: past control records and aborted ones too. */
   readonly nextOffset: bigint;
   readonly highWatermark: bigint;
@@ -198,6 +207,8 @@ export interface ConsumerPort extends AsyncDisposable {
   subscribe(topics: readonly string[], listener: AssignmentListener): Promise<void>;
   /** What has arrived for partitions that are assigned and not paused; waits at most `maxWaitMs`, or until the signal aborts, then []. A partition's batches come in order. */
   poll(maxWaitMs: number, signal?: AbortSignal): Promise<readonly FetchedBatch[]>;
+  /** How many bytes of what was polled wait for their handlers, each time it has changed by a good part: a port that has this reads ahead so much less. */
+  waiting?(bytes: number): void;
   pause(partitions: readonly TopicPartition[]): void;
   resume(partitions: readonly TopicPartition[]): void;
   /** What was prefetched from elsewhere is dropped. */

@@ -70,13 +70,13 @@ export const ordering: readonly CaseDefinition[] = [
       await consumer.untilCount(2_000);
       for (const partition of [0, 1]) {
         const batches = consumer.batches.filter((b) => b.partition === partition);
-        const of = batches.flatMap((b) => b.records);
+        const of = batches.flatMap((b) => [...b.records]);
         assert.deepEqual(
           of.map((r) => r.offset),
           numbered(1_000).map(BigInt),
         );
         for (const [i, batch] of batches.entries()) {
-          assert.equal(batch.records[0]?.offset, i === 0 ? 0n : batches[i - 1]?.nextOffset);
+          assert.equal([...batch.records][0]?.offset, i === 0 ? 0n : batches[i - 1]?.nextOffset);
           assert.ok(batch.highWatermark >= batch.nextOffset, 'the high watermark is not behind what was read');
           assert.ok(batch.bytes > 0);
         }

@@ -9,12 +9,12 @@ import type {
   SeekTarget,
   TopicPartition,
 } from '@turnpike/core/spi';
+import { decodeBatches } from '../wire/batch-reader.ts';
 import { Connections } from '../wire/connections.ts';
 import type { Control } from '../wire/control.ts';
 import { Coordinator } from '../wire/coordinator.ts';
 import { brokerError } from '../wire/errors.ts';
 import { newPosition, type Position, ReadAhead } from '../wire/read-ahead.ts';
-import { decodeBatches } from '../wire/record-batch.ts';
 import type { LibraryFetch } from './answers.ts';
 import type { LibraryModule } from './library.ts';
 import { GroupMember, type MemberListener } from './member.ts';
@@ -193,7 +193,7 @@ export class KafkajsConsumer implements ConsumerPort, MemberListener {
   }
 
   #find(positions: readonly KafkajsPosition[], look: (tps: readonly TopicPartition[]) => Promise<readonly CommitOffset[]>): Promise<void> {
-    return this.#ahead.find(positions, look, { found: (position, offset) => this.#moveTo(position, offset), failed: (error) => this.failed(error) });
+    return this.#ahead.find(positions, look, { found: (position, { offset }) => this.#moveTo(position, offset), failed: (error) => this.failed(error) });
   }
 
   #moveTo(position: KafkajsPosition, offset: bigint): void {

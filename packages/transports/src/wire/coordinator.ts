@@ -108,11 +108,7 @@ export class Coordinator {
       // Not the reader's end: the next heartbeat tells the member what has become of its partitions.
       throw new TurnpikeError(error.code, withoutCode(error), { ...error.facts, cause: error, retriable: true });
     });
-    return groups.flatMap((g) =>
-      g.topics.flatMap((t) =>
-        t.partitions.flatMap((p) => (p.committedOffset < 0n ? [] : [{ topic: t.name, partition: p.partitionIndex, offset: p.committedOffset }])),
-      ),
-    );
+    return groups.flatMap((g) => g.topics.flatMap((t) => t.partitions.flatMap((p) => (p.committedOffset < 0n ? [] : [committedOffset(t.name, p)]))));
   }
 
   #find(): Promise<Address> {
@@ -123,6 +119,16 @@ export class Coordinator {
     return this.#address;
   }
 }
+
+/** With the epoch of the record before it, where that is known. */
+const committedOffset = (
+  topic: string,
+  {
+    partitionIndex,
+    committedOffset,
+    committedLeaderEpoch,
+  }: { readonly partitionIndex: number; readonly committedOffset: bigint; readonly committedLeaderEpoch: number },
+): CommitOffset => ({ topic, partition: partitionIndex, offset: committedOffset, ...(committedLeaderEpoch < 0 ? {} : { leaderEpoch: committedLeaderEpoch }) });
 
 const KEY_TYPES = { group: 0, 'transactional id': 1 } as const;
 

@@ -8,6 +8,7 @@ export interface PartitionMetadata {
   readonly partition: number;
   /** -1 = none at the moment. */
   readonly leader: number;
+  readonly leaderEpoch: number;
   readonly replicas: readonly number[];
   readonly isr: readonly number[];
 }
@@ -69,6 +70,11 @@ export class Metadata {
 
   leader(topic: string, partition: number): number {
     return this.#topics.get(topic)?.partitions[partition]?.leader ?? -1;
+  }
+
+  /** Of the leader that leader() names; -1 = not known. */
+  leaderEpoch(topic: string, partition: number): number {
+    return this.#topics.get(topic)?.partitions[partition]?.leaderEpoch ?? -1;
   }
 
   broker(id: number): BrokerAddress | undefined {
@@ -231,7 +237,7 @@ export class Metadata {
 function topicOf(name: string, topic: Response['topics'][number]): TopicMetadata {
   const partitions: PartitionMetadata[] = [];
   for (const p of topic.partitions)
-    partitions[p.partitionIndex] = { partition: p.partitionIndex, leader: p.leaderId, replicas: p.replicaNodes, isr: p.isrNodes };
+    partitions[p.partitionIndex] = { partition: p.partitionIndex, leader: p.leaderId, leaderEpoch: p.leaderEpoch, replicas: p.replicaNodes, isr: p.isrNodes };
   return { name, id: topic.topicId, internal: topic.isInternal, partitions };
 }
 

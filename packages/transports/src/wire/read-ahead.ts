@@ -188,7 +188,7 @@ export class ReadAhead<P extends Position> {
   async find(
     positions: readonly P[],
     look: (tps: readonly TopicPartition[]) => Promise<readonly CommitOffset[]>,
-    { found, failed }: { found(position: P, offset: bigint): void; failed(error: TurnpikeError): void },
+    { found, failed }: { found(position: P, at: CommitOffset): void; failed(error: TurnpikeError): void },
   ): Promise<void> {
     const { logger, clock } = this.#context;
     const { group } = this.#options;
@@ -196,10 +196,10 @@ export class ReadAhead<P extends Position> {
     const waits = (p: P) => this.holds(p) && p.offset === undefined && p.seeks === seeks.get(p);
     for (let asked = positions.filter(waits); !this.#closed.aborted && asked.length > 0; asked = asked.filter(waits)) {
       try {
-        const offsets = new Map((await look(asked.map((p) => p.tp))).map((o) => [partitionKey(o), o.offset]));
+        const offsets = new Map((await look(asked.map((p) => p.tp))).map((o) => [partitionKey(o), o]));
         for (const position of asked.filter(waits)) {
-          const offset = offsets.get(partitionKey(position.tp));
-          if (offset !== undefined) found(position, offset);
+          const at = offsets.get(partitionKey(position.tp));
+          if (at !== undefined) found(position, at);
         }
       } catch (error) {
         const ours = asTurnpikeError(error, 'INTERNAL', `${group}: its offsets could not be read.`, { group });
