@@ -1,10 +1,15 @@
-import { type Identity, type Link, openGate, type SettledBatch, silentLogger, systemClock } from '@turnpike/core/spi';
+import { type DrainGate, type Identity, type Link, openGate, type SettledBatch, silentLogger, systemClock } from '@turnpike/core/spi';
 import type { CertificateAuthority } from '@turnpike/testing';
 import { wireTransport } from '@turnpike/transports/wire';
 import type { FakeBroker } from './fake-broker.ts';
 
 /** The wire transport at a fake broker, whose certificates are this authority's; each record is told how it ended. */
-export function linkTo(broker: FakeBroker, { ca }: CertificateAuthority, onSettled: (batches: readonly SettledBatch[]) => void = () => {}): Promise<Link> {
+export function linkTo(
+  broker: FakeBroker,
+  { ca }: CertificateAuthority,
+  onSettled: (batches: readonly SettledBatch[]) => void = () => {},
+  gate: DrainGate = openGate,
+): Promise<Link> {
   const identity = { kind: 'mtls', principal: 'svc', tls: () => ({ ca }), onChange: () => ({ [Symbol.dispose]: () => {} }) } as unknown as Identity;
   return wireTransport().connect({
     cluster: { name: 'fake', bootstrap: broker.bootstrap },
@@ -13,7 +18,7 @@ export function linkTo(broker: FakeBroker, { ca }: CertificateAuthority, onSettl
     connectTimeoutMs: 5_000,
     clock: systemClock,
     logger: silentLogger,
-    gate: openGate,
+    gate,
     fetchGate: openGate,
     events: {
       settled(batches) {

@@ -13,7 +13,7 @@ export type WireOptions = MetadataOptions;
 export function wireTransport(options: WireOptions = {}): Transport {
   const metadataMaxAgeMs = metadataMaxAgeOf('wireTransport', options);
   const capabilities: Capabilities = {
-    quotaBasis: 'estimate',
+    quotaBasis: 'wire',
     compression: COMPRESSIONS,
     idempotence: true,
     transactions: false,

@@ -191,8 +191,13 @@ class Accumulator implements ProducerPort {
     this.#drain();
   };
 
-  /** Starts a flush on each lane that is idle, and on one that is busy where a batch is full. */
   #drain(): void {
+    let more = this.#dirty.size > 0;
+    while (more) more = this.#drainOnce();
+  }
+
+  /** Starts a flush on each lane that is idle, and on one that is busy where a batch is full; false = on none. */
+  #drainOnce(): boolean {
     const flushes = new Map<number, Flush>();
     const expired: SettledBatch[] = [];
     const now = this.#context.clock.monotonic();
@@ -214,7 +219,8 @@ class Accumulator implements ProducerPort {
       flushes.set(number, flush);
     }
     for (const [number, flush] of flushes) void this.#send(number, flush);
-    this.#tell(expired);
+    if (expired.length > 0) this.#tell(expired);
+    return flushes.size > 0;
   }
 
   #mayGo(queue: PartitionQueue, lane: Lane): boolean {

@@ -183,6 +183,29 @@ export const limits: readonly CaseDefinition[] = [
   }),
 
   define({
+    row: 'Producer quota',
+    name: 'is asked for the bytes that go over the network where it says so, else for those before compression',
+    quick: true,
+    run: async (bench) => {
+      const topic = await bench.topic();
+      const { quotaBasis, compression } = bench.capabilities;
+      const codec = compression.find((c) => c !== 'none');
+      if (codec === undefined) return;
+      let asked = 0;
+      const admit = (_topic: string, _records: number, bytes: number) => {
+        asked += bytes;
+        return 0;
+      };
+      const link = await bench.link({ gate: { ...openGate, admit } });
+      const producer = await link.producer({ compression: codec });
+      await producer.port.warm([topic]);
+      await producer.send({ topic, value: 'z'.repeat(100_000) });
+      if (quotaBasis === 'wire') assert.ok(asked > 0 && asked < 10_000, `100,000 bytes that compress well were asked for as ${asked}`);
+      else assert.ok(asked >= 100_000, `100,000 bytes were asked for as ${asked}`);
+    },
+  }),
+
+  define({
     row: 'Cancel',
     name: 'takes back what has not been handed over, and nothing of it is written',
     run: async (bench) => {
