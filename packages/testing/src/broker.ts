@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomInt } from 'node:crypto';
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { createServer, type Server } from 'node:net';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { TurnpikeError } from '@turnpike/core';
@@ -58,6 +58,8 @@ export interface BrokerCluster {
 
 const START_TIMEOUT_MS = 90_000;
 const PORT_TRIES = 3;
+/** Below those that a system gives to outgoing connections (Linux: from 32768): one of them may take a broker's port while the broker is down, or be connected to itself. */
+const PORTS = { from: 15_000, to: 32_000 };
 /** Java's exit code after SIGTERM, when all its hooks have run. */
 const SIGTERM_EXIT = 143;
 
@@ -335,20 +337,25 @@ function propertiesOf(
 
 /** Ports that were free a moment ago, all different. */
 async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from(
-      { length: count },
-      () =>
-        new Promise<ReturnType<typeof createServer>>((resolve, reject) => {
-          const server = createServer();
-          server.once('error', reject);
-          server.listen(0, '127.0.0.1', () => resolve(server));
-        }),
-    ),
-  );
+  const servers: Server[] = [];
+  for (let tries = 0; servers.length < count; tries++) {
+    if (tries > 1_000 + count)
+      throw new TurnpikeError('PLATFORM_UNAVAILABLE', `No ${count} ports are free on 127.0.0.1 from ${PORTS.from} to ${PORTS.to}; stop what holds them.`);
+    const server = await listening(randomInt(PORTS.from, PORTS.to));
+    if (server) servers.push(server);
+  }
   const ports = servers.map((s) => (s.address() as { port: number }).port);
   await Promise.all(servers.map((s) => new Promise<void>((resolve) => s.close(() => resolve()))));
   return ports;
+}
+
+/** undefined = the port is taken. */
+function listening(port: number): Promise<Server | undefined> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once('error', () => resolve(undefined));
+    server.listen(port, '127.0.0.1', () => resolve(server));
+  });
 }
 
 /** Kafka's Uuid: 16 bytes as base64url; one that begins with "-" would be taken for an option. */

@@ -126,7 +126,7 @@ export class Load {
       const { topic, partition, offset } = outcome;
       this.#history.acknowledge(event, { partition, offset: Number(offset) });
       for (const listener of this.#listeners) listener(topic, partition, event);
-    } else if (isTurnpikeError(outcome)) this.#history.fail(event, { code: `${outcome.message}`, written: outcome.written });
+    } else if (isTurnpikeError(outcome)) this.#history.fail(event, { code: outcome.message, written: outcome.written });
     else this.#history.fail(event, { code: String(outcome), written: undefined });
   }
 }

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { setTimeout as pause } from 'node:timers/promises';
 import type { Platform } from '@turnpike/testing';
 import kafkajs from 'kafkajs';
 import { readCounted } from './contract.ts';
@@ -60,7 +61,7 @@ async function endsOf(kafka: kafkajs.Kafka, topics: readonly string[]): Promise<
   try {
     const ends = new Map<string, number>();
     for (const topic of topics) {
-      for (const { partition, low, high } of await admin.fetchTopicOffsets(topic)) {
+      for (const { partition, low, high } of await offsetsOf(admin, topic)) {
         if (low !== '0') throw new Error(`the log of ${topic}/${partition} begins at ${low}`);
         ends.set(`${topic}/${partition}`, Number(high));
       }
@@ -68,5 +69,18 @@ async function endsOf(kafka: kafkajs.Kafka, topics: readonly string[]): Promise<
     return ends;
   } finally {
     await admin.disconnect();
+  }
+}
+
+/** kafkajs gives up at once where a leader is just being elected, which a broker that is back brings about. */
+async function offsetsOf(admin: kafkajs.Admin, topic: string): ReturnType<kafkajs.Admin['fetchTopicOffsets']> {
+  const end = performance.now() + STALL_MS;
+  for (;;) {
+    try {
+      return await admin.fetchTopicOffsets(topic);
+    } catch (error) {
+      if (!(error as Partial<kafkajs.KafkaJSError>).retriable || performance.now() > end) throw error;
+      await pause(200);
+    }
   }
 }
