@@ -1,15 +1,16 @@
 // npm run bench: every client against one real broker, in turn, and how ours stands to the others.
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, totalmem } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { KAFKA_VERSION } from '@turnpike/testing';
+import { chart } from './chart.ts';
 import { BenchCluster } from './cluster.ts';
-import type { Outcome } from './job.ts';
+import { writeFigures } from './document.ts';
 import { type BenchTest, CLIENTS, choose, TESTS } from './plan.ts';
-import { report } from './report.ts';
-import { fileOf, type LeftOut } from './results.ts';
-import { runTest, type Timing } from './rounds.ts';
+import { report, targetsTable } from './report.ts';
+import { type BenchFile, fileOf, type LeftOut, mergeFiles } from './results.ts';
+import { runTest, type TestRounds, type Timing } from './rounds.ts';
 
 const USAGE = `npm run bench -- [OPTION]: throughput, CPU and latency of every client against a real broker
 
@@ -19,7 +20,9 @@ const USAGE = `npm run bench -- [OPTION]: throughput, CPU and latency of every c
   --rounds N      of each client at each test (default 5)
   --seconds N     that are measured in a round, after a warm-up (default 3)
   --json FILE     writes the figures
+  --svg FILE      draws them
   --profile DIR   writes a CPU profile of each child process there
+  --write FILE    measures nothing: takes the figures of such a file into docs/performance.md (and --svg FILE); more than once for runs of parts
   --help          this
 
 tests:   ${TESTS.map((t) => t.name).join(', ')}
@@ -27,37 +30,49 @@ clients: ${Object.keys(CLIENTS).join(', ')}
 `;
 
 const options = readOptions();
-const tests = choose(options);
-if (tests.length === 0) usage(`nothing has that name. There are:\n\n${USAGE}`);
-
-const rounds = new Map<string, ReadonlyMap<string, readonly (Outcome | undefined)[]>>();
-const leftOut: LeftOut[] = [];
-const machine = `${cpus().length} x ${cpus()[0]?.model.trim() ?? 'CPU'}, ${Math.round(totalmem() / 2 ** 30)} GiB, ${process.platform} ${process.arch}, Node ${process.versions.node}, Kafka ${KAFKA_VERSION}, load ${loadavg()[0]?.toFixed(1)} at the start`;
-console.log(`bench: ${tests.length} tests, ${options.timing.rounds} rounds; ${machine}`);
-for (const nodes of [1, 3] as const)
-  await runAll(
-    tests.filter((t) => t.brokers === nodes),
-    nodes,
-  );
-
-const file = fileOf(rounds, { date: new Date().toISOString().slice(0, 10), machine, leftOut });
-console.log(`\n${report(file)}\n`);
-if (options.json !== undefined) {
-  writeFileSync(options.json, `${JSON.stringify(file, null, 2)}\n`);
-  console.log(`bench: the figures are in ${options.json}`);
+const file = options.write.length > 0 ? mergeFiles(options.write.map((name) => JSON.parse(readFileSync(name, 'utf8')) as BenchFile)) : await run();
+if (options.write.length > 0) {
+  writeFigures(file);
+  console.log('bench: the figures are in docs/performance.md');
+}
+if (options.svg !== undefined) {
+  writeFileSync(options.svg, chart(file));
+  console.log(`bench: the chart is ${options.svg}`);
 }
 const missed = file.ratios.filter((r) => !r.met).length;
 console.log(`bench: ${file.results.length} results, ${file.ratios.length - missed} of ${file.ratios.length} targets met`);
 process.exitCode = file.results.length > 0 ? 0 : 1;
 
-async function runAll(those: readonly BenchTest[], nodes: 1 | 3): Promise<void> {
+async function run(): Promise<BenchFile> {
+  const tests = choose(options);
+  if (tests.length === 0) usage(`nothing has that name. There are:\n\n${USAGE}`);
+  const machine = `${cpus().length} x ${cpus()[0]?.model.trim() ?? 'CPU'}, ${Math.round(totalmem() / 2 ** 30)} GiB, ${process.platform} ${process.arch}, Node ${process.versions.node}, Kafka ${KAFKA_VERSION}, load ${loadavg()[0]?.toFixed(1)} at the start`;
+  console.log(`bench: ${tests.length} tests, ${options.timing.rounds} rounds; ${machine}`);
+  const rounds = new Map<string, TestRounds['outcomes']>();
+  const leftOut: LeftOut[] = [];
+  const made = () => fileOf(rounds, { date: new Date().toISOString().slice(0, 10), machine, leftOut });
+  for (const nodes of [1, 3] as const)
+    await runAll(
+      tests.filter((t) => t.brokers === nodes),
+      nodes,
+      (test, done) => {
+        rounds.set(test.name, done.outcomes);
+        leftOut.push(...done.leftOut);
+        // As they come: a long run that is interrupted has measured what it has.
+        if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(made(), null, 2)}\n`);
+      },
+    );
+  const file = made();
+  console.log(`\n${report(file)}\n\n${targetsTable(file.ratios)}\n`);
+  return file;
+}
+
+async function runAll(those: readonly BenchTest[], nodes: 1 | 3, onTest: (test: BenchTest, done: TestRounds) => void): Promise<void> {
   if (those.length === 0) return;
   await using cluster = await BenchCluster.start(nodes);
   for (const test of those) {
     console.log(`\n${test.name}: ${test.title}`);
-    const done = await runTest(test, cluster, { timing: options.timing, profiles: options.profile, say: console.log });
-    rounds.set(test.name, done.outcomes);
-    leftOut.push(...done.leftOut);
+    onTest(test, await runTest(test, cluster, { timing: options.timing, profiles: options.profile, say: console.log }));
   }
 }
 
@@ -72,6 +87,8 @@ function readOptions() {
         rounds: { type: 'string' },
         seconds: { type: 'string' },
         json: { type: 'string' },
+        svg: { type: 'string' },
+        write: { type: 'string', multiple: true, default: [] },
         profile: { type: 'string' },
         help: { type: 'boolean', short: 'h', default: false },
       },
@@ -90,7 +107,7 @@ function readOptions() {
     };
     const profile = values.profile === undefined ? undefined : path.resolve(values.profile);
     if (profile !== undefined) mkdirSync(profile, { recursive: true });
-    return { quick, tests: values.test, clients: values.client, timing, json: values.json, profile };
+    return { quick, tests: values.test, clients: values.client, timing, json: values.json, svg: values.svg, write: values.write, profile };
   } catch (error) {
     return usage(`${(error as Error).message}. There are:\n\n${USAGE}`);
   }

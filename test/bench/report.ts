@@ -7,7 +7,7 @@ import type { Measure, Ratio } from './targets.ts';
 const clientTitle = (name: string): string => (CLIENTS as Readonly<Record<string, string>>)[name] ?? name;
 const testTitle = (name: string): string => TESTS.find((t) => t.name === name)?.title ?? name;
 
-/** Every test that there are figures of, in the plan's order, with the targets that it is held to. */
+/** Every test that there are figures of, in the plan's order. */
 export function report(file: BenchFile): string {
   const names = [...new Set(file.results.map((r) => r.test))].sort((a, b) => place(a) - place(b));
   return names.map((name) => section(name, file)).join('\n\n');
@@ -15,16 +15,14 @@ export function report(file: BenchFile): string {
 
 const place = (name: string): number => TESTS.findIndex((t) => t.name === name);
 
-function section(name: string, { results, ratios, leftOut }: BenchFile): string {
+function section(name: string, { results, leftOut }: BenchFile): string {
   const parts = [`### ${testTitle(name)}`, `\`${name}\``, resultTable(results.filter((r) => r.test === name))];
-  const held = ratios.filter((r) => r.test === name);
-  if (held.length > 0) parts.push(targetTable(held));
   const missing = leftOut.filter((l) => l.test === name);
   if (missing.length > 0) parts.push(`Left out: ${missing.map((l) => `${clientTitle(l.client)} (${l.why})`).join('; ')}.`);
   return parts.join('\n\n');
 }
 
-export function resultTable(results: readonly Result[]): string {
+function resultTable(results: readonly Result[]): string {
   const timed = results.some((r) => r.p50Ms !== null);
   const head = ['client', 'records/s, median (min - max)', 'CPU us/record', 'broker CPU us/record', 'RSS MiB', ...(timed ? ['p50 ms', 'p99 ms'] : [])];
   const rows = results.map((r) => [
@@ -46,9 +44,17 @@ const MEASURES: Readonly<Record<Measure, string>> = {
   rssSlope: 'growth of RSS in the second half',
 };
 
-function targetTable(ratios: readonly Ratio[]): string {
-  const rows = ratios.map((r) => [r.against === null ? '-' : clientTitle(r.against), MEASURES[r.measure], r.target, ratioText(r), r.met ? 'yes' : 'no']);
-  return table(['ours against', 'measure', 'target', 'ours (min - max)', 'met'], rows);
+/** Ours against each peer that a target names. */
+export function targetsTable(ratios: readonly Ratio[]): string {
+  const rows = ratios.map((r) => [
+    r.test,
+    r.against === null ? '-' : clientTitle(r.against),
+    MEASURES[r.measure],
+    r.target,
+    ratioText(r),
+    r.met ? 'yes' : 'no',
+  ]);
+  return table(['test', 'ours against', 'measure', 'target', 'ours (min - max)', 'met'], rows);
 }
 
 /** A part of theirs is said as a fraction, as its target is. */

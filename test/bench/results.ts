@@ -44,7 +44,7 @@ export type Rounds = ReadonlyMap<string, ReadonlyMap<string, readonly (Outcome |
 
 export const perRecord = (micros: number | null, { records }: Outcome): number | null => (micros === null || records === 0 ? null : micros / records);
 
-export function resultsOf(rounds: Rounds): readonly Result[] {
+function resultsOf(rounds: Rounds): readonly Result[] {
   return [...rounds].flatMap(([test, clients]) => [...clients].flatMap(([client, outcomes]) => resultOf(test, client, outcomes) ?? []));
 }
 

@@ -4,6 +4,7 @@ import path from 'node:path';
 import type { BenchCluster } from './cluster.ts';
 import type { Answer, Job, Outcome } from './job.ts';
 import type { BenchTest, ClientName } from './plan.ts';
+import { runProgram } from './programs.ts';
 import type { LeftOut } from './results.ts';
 
 export interface Timing {
@@ -43,7 +44,7 @@ export async function runTest(test: BenchTest, cluster: BenchCluster, running: R
   for (let round = 0; round < timing.rounds; round++)
     for (const client of turned(test.clients, round)) {
       if (leftOut.has(client)) continue;
-      const answer = await runChild({ ...job, client }, running);
+      const answer = client === 'java' || client === 'franz-go' ? await runProgram(client, { ...job, client }) : await runChild({ ...job, client }, running);
       outcomes.get(client)?.push('outcome' in answer ? answer.outcome : undefined);
       say(`  ${round + 1}/${timing.rounds} ${client.padEnd(20)} ${summary(answer)}`);
       if ('missing' in answer) leftOut.set(client, { test: test.name, client, why: answer.missing });

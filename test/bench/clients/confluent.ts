@@ -128,7 +128,8 @@ async function callbackConsumer({ KafkaConsumer }: Library, job: Job): Promise<B
       consumer.subscribe([job.topic]);
       consumer.consume();
     },
-    [Symbol.asyncDispose]: () => new Promise((resolve) => consumer.disconnect(() => resolve())),
+    // Its process ends here: the library's own disconnect() crashes one whose flow is running.
+    [Symbol.asyncDispose]: async () => {},
   };
 }
 

@@ -32,7 +32,10 @@ interface Carried {
   readonly value: Buffer;
 }
 
-type Sent = Carried | Order;
+/** As our codec has it: a long is a bigint. */
+type WideOrder = Omit<Order, 'createdAt'> & { readonly createdAt: bigint };
+
+type Sent = Carried | WideOrder;
 
 function topicContract(job: Job): TopicContract<Sent, unknown, string> {
   const text = job.payload === 'order' ? orderSchemaText : '"bytes"';
@@ -211,7 +214,10 @@ interface Sending {
 
 function producerOf(job: Job, { send, sendBatch, close, traced }: Sending): BenchProducer {
   const values = valuesOf(job.valueBytes - FRAME_BYTES);
-  const sent: readonly Sent[] = job.payload === 'order' ? events : keyTexts.map((key, i) => ({ key, value: at(values, i) }));
+  const sent: readonly Sent[] =
+    job.payload === 'order'
+      ? events.map((event) => ({ ...event, createdAt: BigInt(event.createdAt) }))
+      : keyTexts.map((key, i) => ({ key, value: at(values, i) }));
   return {
     sendOne: (i) => send(at(sent, i)),
     sendMany: (i, count) => sendBatch(Array.from({ length: count }, (_, n) => at(sent, i + n))),
