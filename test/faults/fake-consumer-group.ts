@@ -27,6 +27,7 @@ interface Member {
   target: Set<string>;
   /** A static one that has said that it comes back. */
   away: boolean;
+  heardAtMs: number;
 }
 
 /** "lost": heard and done, but the connection ends before the answer. */
@@ -37,6 +38,8 @@ export class FakeConsumerGroup {
   readonly members = new Map<string, Member>();
   readonly heartbeats: MemberHeartbeat[] = [];
   intervalMs = 30;
+  /** A member that is not heard for so long is put out with the next heartbeat of another one. */
+  sessionMs = Number.POSITIVE_INFINITY;
   epoch = 0;
   onHeartbeat: (heartbeat: MemberHeartbeat) => HeartbeatOutcome = () => 0;
   readonly #partitions: (topics: readonly string[]) => readonly string[];
@@ -124,6 +127,8 @@ export class FakeConsumerGroup {
   readonly #shown = new WeakMap<Member, string>();
 
   #take({ member: id, epoch, instanceId, topics, owned }: MemberHeartbeat): number {
+    const now = performance.now();
+    for (const m of this.members.values()) if (m.id !== id && now - m.heardAtMs > this.sessionMs) this.expel(m.id);
     if (epoch < 0) {
       const member = this.members.get(id);
       if (!member) return UNKNOWN_MEMBER_ID;
@@ -137,11 +142,12 @@ export class FakeConsumerGroup {
       const before = twin ?? this.members.get(id);
       if (before) this.members.delete(before.id);
       const held = twin ? { assigned: twin.assigned, target: twin.target } : { assigned: new Set<string>(), target: new Set<string>() };
-      this.members.set(id, { id, instanceId, epoch: 0, previousEpoch: 0, topics: topics ?? [], away: false, ...held });
+      this.members.set(id, { id, instanceId, epoch: 0, previousEpoch: 0, topics: topics ?? [], away: false, heardAtMs: now, ...held });
       if (!twin) this.rebalance();
     }
     const member = this.members.get(id);
     if (!member) return UNKNOWN_MEMBER_ID;
+    member.heardAtMs = now;
     const isRetry = epoch === member.previousEpoch && owned !== null && owned.every((p) => member.assigned.has(p));
     if (epoch !== 0 && epoch !== member.epoch && !isRetry) return FENCED_MEMBER_EPOCH;
     const leaving = [...member.assigned].filter((p) => !member.target.has(p));

@@ -46,14 +46,12 @@ export class ClassicMembership implements Membership {
   }
 
   async leave(): Promise<void> {
-    const { context, coordinator, options } = this.#parts;
+    const { group, instanceId } = this.#parts.options;
     this.#closing.abort();
-    this.#joined.reject(closedWhileJoining(options.group)); // No effect once joined.
+    this.#joined.reject(closedWhileJoining(group)); // No effect once joined.
     this.#joined.promise.catch(() => {});
-    if (this.#memberId !== '' && options.instanceId === undefined) {
-      const member = { memberId: this.#memberId, reason: 'the consumer is closed' };
-      await farewell(context.clock, coordinator.call('offsets', leaveGroupV5.api, [coordinator.group, [member]], `leave the group ${coordinator.group}`));
-    }
+    const member = { memberId: this.#memberId, reason: 'the consumer is closed' };
+    if (this.#memberId !== '' && instanceId === undefined) await farewell(this.#parts, leaveGroupV5.api, [group, [member]]);
     this.#holdings.clear();
   }
 

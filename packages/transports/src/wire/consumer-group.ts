@@ -74,15 +74,12 @@ export class ConsumerMembership implements Membership {
   }
 
   async leave(): Promise<void> {
-    const { context, coordinator, options } = this.#parts;
+    const { group, instanceId } = this.#parts.options;
     this.#closing.abort();
-    this.#joined.reject(closedWhileJoining(options.group)); // No effect once joined.
+    this.#joined.reject(closedWhileJoining(group)); // No effect once joined.
     this.#joined.promise.catch(() => {});
-    if (this.#isKnown) {
-      const epoch = options.instanceId === undefined ? EPOCH.leave : EPOCH.leaveForNow;
-      const args: Heartbeat = [options.group, this.#id, epoch, options.instanceId ?? null, null, -1, null, null, null, null];
-      await farewell(context.clock, coordinator.call('offsets', api, args, `leave the group ${options.group}`));
-    }
+    const epoch = instanceId === undefined ? EPOCH.leave : EPOCH.leaveForNow;
+    if (this.#isKnown) await farewell(this.#parts, api, [group, this.#id, epoch, instanceId ?? null, null, -1, null, null, null, null]);
     this.#holdings.clear();
   }
 

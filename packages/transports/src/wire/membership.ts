@@ -1,5 +1,6 @@
+import type { API } from '@platformatic/kafka';
 import { TurnpikeError } from '@turnpike/core';
-import { type AssignmentListener, type Clock, type CompiledConsumerOptions, type LinkContext, pause, type TopicPartition } from '@turnpike/core/spi';
+import { type AssignmentListener, type CompiledConsumerOptions, type LinkContext, pause, type TopicPartition } from '@turnpike/core/spi';
 import { partitionKey } from './assignor.ts';
 import type { Coordinator, GroupMember } from './coordinator.ts';
 import { isKafkaError } from './errors.ts';
@@ -86,10 +87,12 @@ export class Holdings {
   }
 }
 
-/** Waits for a farewell, but not for a broker that doesn't answer it. */
-export async function farewell(clock: Clock, said: Promise<unknown>): Promise<void> {
+/** Says farewell, again where the group's coordinator has moved, but waits for no broker that doesn't answer. */
+export async function farewell<Args extends unknown[], R>({ context, coordinator }: MembershipParts, api: API<Args, R>, args: Args): Promise<void> {
   const late = new AbortController();
-  await Promise.race([said.catch(() => {}), pause(clock, LEAVE_MS, late.signal)]);
+  const doing = `leave the group ${coordinator.group}`;
+  const said = coordinator.persist('offsets', api, () => args, { doing, forMs: LEAVE_MS, signal: late.signal }).catch(() => {});
+  await Promise.race([said, pause(context.clock, LEAVE_MS, late.signal)]);
   late.abort();
 }
 
