@@ -219,6 +219,8 @@ function typedProducer(topic: AnyTopic, cluster: ClusterConnection, onClose: () 
   return {
     topic: topic.name,
     send: (event, options) => producer.send(event, options),
+    post: (event, onError, options) => producer.post(event, onError, options),
+    ready: () => producer.ready(),
     sendBatch: (events, options) => producer.sendBatch(events, options),
     tombstone: (key, options) => producer.send(null, { ...options, key }),
     flush: (signal) => producer.flush(signal),

@@ -9,7 +9,7 @@ export { OptionReader } from './options.ts';
 export type { Stage, StageEvent } from './pipeline/draft.ts';
 export { murmur2, partitionOf } from './pipeline/murmur2.ts';
 export { type CompiledProducer, compileProducerOptions, type ProducerOptions } from './pipeline/options.ts';
-export { type ProduceLayers, type SendOptions, TopicProducer } from './pipeline/producer.ts';
+export { type OnPostError, type ProduceLayers, type SendOptions, TopicProducer } from './pipeline/producer.ts';
 export { Scratch } from './pipeline/scratch.ts';
 export { type RecordMetadata, settleRecords } from './pipeline/sent-record.ts';
 export { StickyPartition } from './pipeline/sticky.ts';

@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { TurnpikeError } from '../errors.ts';
 import { MemoryCluster } from '../memory/cluster.ts';
 import { ManualClock } from '../memory/manual-clock.ts';
@@ -548,6 +548,96 @@ describe('TopicProducer', () => {
     await producer.send('a');
     expect(ends).toEqual(['ENCODE_FAILED', undefined]);
   });
+});
+
+describe('post()', () => {
+  it('sends in order with send(), and flush() waits for it', async () => {
+    const { producer, cluster } = await setUp({ value: text, cluster: new MemoryCluster({ topics: { t: 1 } }) });
+    const onError = vi.fn();
+    expect(producer.post('a', onError)).toBe(true);
+    void producer.send('b');
+    producer.post('c', onError, { headers: { h: '1' }, key: 'k', timestampMs: 5 });
+    await producer.flush();
+    expect(cluster.records('t').map((r) => [String(r.value), r.key === null ? null : String(r.key)])).toEqual([
+      ['a', null],
+      ['b', null],
+      ['c', 'k'],
+    ]);
+    expect(onError).not.toHaveBeenCalled();
+  });
+
+  it('tells its handler of what is refused at once, and of what the broker refuses, each with its event', async () => {
+    const cluster = new MemoryCluster({ topics: { t: 1 } });
+    const { producer } = await setUp({ cluster, value: text });
+    const told: unknown[] = [];
+    const onError = (error: TurnpikeError, event: unknown) => void told.push([error.code, error.written, event]);
+    expect(producer.post(7, onError)).toBe(true);
+    expect(told).toEqual([]); // Not before post() has returned.
+    await turn();
+    cluster.fault = () => {
+      throw new TurnpikeError('BROKER_REJECTED', 'no', { written: 'no' });
+    };
+    producer.post('x', onError);
+    await producer.flush();
+    expect(told).toEqual([
+      ['ENCODE_FAILED', 'no', 7],
+      ['BROKER_REJECTED', 'no', 'x'],
+    ]);
+  });
+
+  it('says when the memory is full; ready() resolves when nothing waits, and nothing is lost or out of order', async () => {
+    const cluster = new MemoryCluster({ topics: { t: 1 } });
+    const { producer } = await setUp({ cluster, value: text, options: { maxBatchBytes: 1024, maxBufferBytes: 1024 } });
+    const onError = vi.fn();
+    const accepted = Array.from({ length: 5 }, (_, i) => producer.post(`${i}`.repeat(900), onError));
+    expect(accepted).toEqual([true, false, false, false, false]);
+    await producer.ready();
+    producer.post('z', onError);
+    await producer.flush();
+    expect(cluster.records('t').map((r) => String(r.value)[0])).toEqual(['0', '1', '2', '3', '4', 'z']);
+    expect(onError).not.toHaveBeenCalled();
+  });
+
+  it('a handler that throws is heard of, and the records that settle with its own are none the worse', async () => {
+    const cluster = new MemoryCluster({ topics: { t: 1 } });
+    const { producer } = await setUp({ cluster, value: text });
+    cluster.fault = () => {
+      throw new TurnpikeError('BROKER_REJECTED', 'no', { written: 'no' });
+    };
+    const listeners = process.listeners('uncaughtException');
+    process.removeAllListeners('uncaughtException');
+    const heard = new Promise<Error>((resolve) => process.once('uncaughtException', resolve));
+    try {
+      producer.post('a', () => {
+        throw new Error('the handler is wrong');
+      });
+      await expect(producer.send('b')).rejects.toMatchObject({ code: 'BROKER_REJECTED' });
+      expect(await heard).toMatchObject({ message: 'the handler is wrong' });
+    } finally {
+      for (const listener of listeners) process.on('uncaughtException', listener);
+    }
+  });
+
+  it('without a handler is refused: nobody would hear of a failure', async () => {
+    const { producer } = await setUp();
+    expect(() => producer.post({ k: 'A' }, undefined as never)).toThrow(expect.objectContaining({ code: 'CONFIG_INVALID' }));
+  });
+});
+
+// flush() used to wait until nothing waited for memory, which never comes true where more is sent all the time.
+it('flush() waits for what was sent before it and waits for memory, not for what came after', async () => {
+  const cluster = new MemoryCluster({ topics: { t: 1 } });
+  const { producer } = await setUp({ cluster, value: text, options: { maxBatchBytes: 1024, maxBufferBytes: 1024 } });
+  let going = true;
+  const more = () => {
+    if (!going) return;
+    for (let i = 0; i < 3; i++) void producer.send('y'.repeat(900)).then(more, more);
+  };
+  more();
+  await producer.flush();
+  going = false;
+  await producer.flush();
+  expect(cluster.records('t').length).toBeGreaterThan(3);
 });
 
 describe('compileProducerOptions', () => {

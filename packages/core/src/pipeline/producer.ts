@@ -1,5 +1,5 @@
 import { asTurnpikeError, type ErrorCode, type ErrorFacts, isTurnpikeError, TurnpikeError, withoutCode } from '../errors.ts';
-import type { HeaderEntry, HeadersInit } from '../headers.ts';
+import type { HeadersInit } from '../headers.ts';
 import { type Clock, pause } from '../spi/clock.ts';
 import type { Serde } from '../spi/codec.ts';
 import type { AccessPolicy, DrainGate } from '../spi/policy.ts';
@@ -8,8 +8,18 @@ import type { OutboundRecord, ProducerPort } from '../spi/transport.ts';
 import { Draft, type Stage } from './draft.ts';
 import { partitionOf } from './murmur2.ts';
 import type { CompiledProducer } from './options.ts';
-import type { Scratch } from './scratch.ts';
-import { type RecordMetadata, SentRecord } from './sent-record.ts';
+import { Outstanding } from './outstanding.ts';
+import { emptyRecord, type Scratch } from './scratch.ts';
+import {
+  BatchedRecord,
+  BatchOutcomes,
+  type PendingRecord,
+  PostedRecord,
+  type RecordInit,
+  type RecordMetadata,
+  SentRecord,
+  tellFailure,
+} from './sent-record.ts';
 import type { StickyPartition } from './sticky.ts';
 
 /** What may be said of one record beside its value. */
@@ -42,17 +52,16 @@ export interface ProduceLayers {
   readonly options: CompiledProducer;
 }
 
+/** What post() calls for an event that could not be sent, with the error that send() would reject with. */
+export type OnPostError<E = unknown> = (error: TurnpikeError, event: E) => void;
+
 /** A record that waits for memory or metadata, with bytes of its own. */
 interface Waiting {
+  /** Counted from 1. */
+  readonly number: number;
   readonly record: OutboundRecord;
   readonly keyed: boolean;
-  readonly pending: SentRecord;
-}
-
-/** The records under way that one signal ends: thousands may share it, and it ends them together. */
-interface Abortable {
-  readonly pendings: Set<SentRecord>;
-  readonly onAbort: () => void;
+  readonly pending: PendingRecord;
 }
 
 const WARM_RETRY_MS = 200;
@@ -61,11 +70,12 @@ const SWEEP_MS = 250;
 /** The first half of the pipeline, per record and synchronous: context, stages, policy, encode key, partition, encode value, append. */
 export class TopicProducer {
   readonly #layers: ProduceLayers;
-  readonly #bySignal = new Map<AbortSignal, Abortable>();
+  readonly #outstanding = new Outstanding((records, cause) => this.#abort(records, cause));
   #waiting: Waiting[] = [];
-  #pumping = false;
-  #queuedRecords = 0;
-  #queuedBytes = 0;
+  #waited = 0;
+  /** There while somebody waits for those that wait to become fewer. */
+  #moved: PromiseWithResolvers<void> | undefined;
+  #pumping: Promise<void> | undefined;
   #closed = false;
 
   constructor(layers: ProduceLayers) {
@@ -75,14 +85,41 @@ export class TopicProducer {
   send(value: unknown, options?: SendOptions): Promise<RecordMetadata> {
     const scratch = this.#layers.scratch.take();
     try {
-      const { record, pending, keyed } = this.#encode(value, options, scratch, 0);
-      this.#append(record, pending, keyed, options?.signal);
+      const { record } = scratch;
+      const pending = new SentRecord(this.#encode(record, value, options, scratch, 0));
+      this.#append(record, pending, options?.signal);
       return pending.promise;
     } catch (error) {
       return Promise.reject(this.#refusal(error));
     } finally {
       scratch.release();
     }
+  }
+
+  /** As send(), without a promise: whoever calls hears only of failures, all of them by `onError`. false = the memory is full: it waits, in order, and more should wait for ready().
+   *  @throws TurnpikeError CONFIG_INVALID: no handler. */
+  post<E>(value: E, onError: OnPostError<E>, options?: Omit<SendOptions, 'signal'>): boolean {
+    if (typeof onError !== 'function')
+      throw new TurnpikeError('CONFIG_INVALID', `${this.#layers.topic}: post() takes a function that is told of each event that could not be sent.`, {
+        topic: this.#layers.topic,
+        written: 'no',
+      });
+    const scratch = this.#layers.scratch.take();
+    try {
+      const { record } = scratch;
+      this.#append(record, new PostedRecord(this.#encode(record, value, options, scratch, 0), value, onError), undefined);
+    } catch (error) {
+      const refusal = this.#refusal(error);
+      queueMicrotask(() => tellFailure(onError, refusal, value));
+    } finally {
+      scratch.release();
+    }
+    return this.#waiting.length === 0;
+  }
+
+  /** Resolves when nothing waits for memory any more. */
+  async ready(): Promise<void> {
+    while (this.#pumping) await this.#pumping;
   }
 
   /** All or nothing up to encoding: an event that can't be encoded refuses the batch before any of it is sent. */
@@ -93,47 +130,30 @@ export class TopicProducer {
         topic,
         written: 'no',
       });
-    const scratch = this.#layers.scratch.take();
-    const pendings: SentRecord[] = [];
-    const encoded: { record: OutboundRecord; pending: SentRecord; keyed: boolean }[] = [];
-    try {
-      let end = 0;
-      for (const value of values) {
-        const one = this.#encode(value, options, scratch, end);
-        end = Math.max(end, one.record.keyEnd, one.record.valueEnd);
-        encoded.push(one);
-      }
-      for (const { record, pending, keyed } of encoded) {
-        record.buf = scratch.buf; // It may have grown since.
-        pendings.push(pending);
-        this.#append(record, pending, keyed, options?.signal); // One that is refused doesn't end the others: the outcome is told per record.
-      }
-    } catch (error) {
-      const refusal = ofBatch(this.#refusal(error), encoded.length, values.length);
-      for (const { pending } of encoded) pending.span?.end(refusal); // None of them is sent, and nobody else would end their spans.
-      throw refusal;
-    } finally {
-      scratch.release();
-    }
-    const outcomes = await Promise.allSettled(pendings.map((p) => p.promise));
-    const failed = outcomes.find((o) => o.status === 'rejected');
-    if (!failed) return outcomes.map((o) => (o as PromiseFulfilledResult<RecordMetadata>).value);
-    const error = failed.reason as TurnpikeError;
-    const refused = outcomes.filter((o) => o.status === 'rejected').length;
-    throw new TurnpikeError(error.code, `${topic}: ${refused} of ${outcomes.length} records of the batch failed; the first: ${error.message}`, {
+    const batch = new BatchOutcomes(values.length);
+    this.#appendAll(values, options, batch);
+    await batch.settled;
+    const { outcomes, firstFailed } = batch;
+    if (firstFailed < 0) return outcomes as RecordMetadata[];
+    const error = outcomes[firstFailed] as TurnpikeError;
+    const refused = outcomes.filter(isTurnpikeError);
+    throw new TurnpikeError(error.code, `${topic}: ${refused.length} of ${outcomes.length} records of the batch failed; the first: ${error.message}`, {
       ...error.facts,
-      index: outcomes.indexOf(failed),
+      index: firstFailed,
       cause: error,
       retriable: error.retriable,
-      written: outcomes.some((o) => o.status === 'fulfilled' || (o.reason as TurnpikeError).written !== 'no') ? 'unknown' : 'no',
-      outcomes: outcomes.map((o) => (o.status === 'fulfilled' ? o.value : (o.reason as TurnpikeError))),
+      written: refused.length < outcomes.length || refused.some((e) => e.written !== 'no') ? 'unknown' : 'no',
+      outcomes,
     });
   }
 
   /** Resolves when everything sent before the call has settled. */
   async flush(signal?: AbortSignal): Promise<void> {
-    const waiting = this.#waiting.map((w) => w.pending.promise);
-    if (waiting.length > 0) await unlessAborted(Promise.allSettled(waiting), signal);
+    const last = this.#waited;
+    for (let first = this.#waiting[0]; first !== undefined && first.number <= last; first = this.#waiting[0]) {
+      this.#moved ??= Promise.withResolvers();
+      await unlessAborted(this.#moved.promise, signal);
+    }
     await this.#layers.port.flush(signal);
   }
 
@@ -142,8 +162,32 @@ export class TopicProducer {
     await this.flush();
   }
 
-  #encode(value: unknown, options: SendOptions | undefined, scratch: Scratch, pos: number): { record: OutboundRecord; pending: SentRecord; keyed: boolean } {
-    const { topic, telemetry, stages, access, clock } = this.#layers;
+  #appendAll(values: readonly unknown[], options: SendOptions | undefined, batch: BatchOutcomes): void {
+    const scratch = this.#layers.scratch.take();
+    const encoded: { readonly record: OutboundRecord; readonly pending: BatchedRecord }[] = [];
+    try {
+      let end = 0;
+      for (const [i, value] of values.entries()) {
+        const record = emptyRecord();
+        encoded.push({ record, pending: new BatchedRecord(this.#encode(record, value, options, scratch, end), batch, i) });
+        end = Math.max(end, record.keyEnd, record.valueEnd);
+      }
+      for (const { record, pending } of encoded) {
+        record.buf = scratch.buf; // It may have grown since.
+        this.#append(record, pending, options?.signal); // One that is refused doesn't end the others: the outcome is told per record.
+      }
+    } catch (error) {
+      const refusal = ofBatch(this.#refusal(error), encoded.length, values.length);
+      for (const { pending } of encoded) pending.span?.end(refusal); // None of them is sent, and nobody else would end their spans.
+      throw refusal;
+    } finally {
+      scratch.release();
+    }
+  }
+
+  /** Fills in the record; its bytes stand in the scratch buffer from `pos` on. */
+  #encode(record: OutboundRecord, value: unknown, options: SendOptions | undefined, scratch: Scratch, pos: number): RecordInit {
+    const { topic, telemetry, stages, access, clock, gate } = this.#layers;
     if (this.#closed) throw new TurnpikeError('CLOSED', `${topic}: the producer is closed; get another from the client.`, { topic, written: 'no' });
     if (options?.signal?.aborted)
       throw new TurnpikeError('ABORTED', `${topic}: the signal was aborted before send().`, { topic, written: 'no', cause: options.signal.reason });
@@ -153,12 +197,11 @@ export class TopicProducer {
       for (const stage of stages) this.#runStage(stage, draft);
       access.produce(topic);
       check(draft);
-      const record = this.#encodeKeyAndValue(draft, options?.partition, scratch, pos);
-      const pending = new SentRecord(topic, clock.monotonic() + this.#layers.options.deliveryTimeoutMs, span);
-      pending.timestampMs = draft.timestampMs;
-      pending.bytes = Math.max(record.keyEnd - record.keyStart, 0) + Math.max(record.valueEnd - record.valueStart, 0);
-      this.#layers.gate.refuse(topic, this.#queuedRecords + 1, this.#queuedBytes + pending.bytes);
-      return { record, pending, keyed: record.keyStart >= 0 };
+      this.#encodeKeyAndValue(record, draft, options?.partition, scratch, pos);
+      const bytes = Math.max(record.keyEnd - record.keyStart, 0) + Math.max(record.valueEnd - record.valueStart, 0);
+      const outstanding = this.#outstanding;
+      gate.refuse(topic, outstanding.records + 1, outstanding.bytes + bytes);
+      return { outstanding, deadlineMs: clock.monotonic() + this.#layers.options.deliveryTimeoutMs, span, bytes, timestampMs: draft.timestampMs };
     } catch (error) {
       const refusal = this.#refusal(error);
       span?.end(refusal);
@@ -180,27 +223,25 @@ export class TopicProducer {
     }
   }
 
-  #encodeKeyAndValue(draft: Draft, partition: number | undefined, scratch: Scratch, pos: number): OutboundRecord {
-    const { topic, key, value } = this.#layers;
-    const keyStart = draft.key === null ? -1 : pos;
-    const keyEnd = keyStart < 0 ? pos : this.#key(key, draft, scratch, pos);
-    const partitions = this.#layers.port.partitions(topic);
+  #encodeKeyAndValue(record: OutboundRecord, draft: Draft, partition: number | undefined, scratch: Scratch, pos: number): void {
+    const { topic, key, value, port } = this.#layers;
+    const derived = draft.key;
+    const keyStart = derived === null ? -1 : pos;
+    const keyEnd = keyStart < 0 ? pos : this.#key(key, draft, derived, scratch, pos);
+    const partitions = port.partitions(topic);
     if (partition !== undefined && (!Number.isInteger(partition) || partition < 0 || (partitions !== undefined && partition >= partitions)))
       throw this.#noPartition(partition, partitions);
     const valueStart = draft.value === null ? -1 : keyEnd;
     const valueEnd = valueStart < 0 ? keyEnd : this.#into(value, draft.value, scratch, keyEnd, pos);
-    const headers = draft.hasHeaders ? (draft.headers.entries() as readonly HeaderEntry[]) : undefined;
-    return {
-      topic,
-      partition: partition ?? this.#partition(scratch.buf, keyStart, keyEnd, valueEnd - pos, partitions),
-      timestampMs: draft.timestampMs,
-      headers,
-      buf: scratch.buf,
-      keyStart,
-      keyEnd: keyStart < 0 ? -1 : keyEnd,
-      valueStart,
-      valueEnd: valueStart < 0 ? -1 : valueEnd,
-    };
+    record.topic = topic;
+    record.partition = partition ?? this.#partition(scratch.buf, keyStart, keyEnd, valueEnd - pos, partitions);
+    record.timestampMs = draft.timestampMs;
+    record.headers = draft.hasHeaders ? draft.headers.entries() : undefined;
+    record.buf = scratch.buf;
+    record.keyStart = keyStart;
+    record.keyEnd = keyStart < 0 ? -1 : keyEnd;
+    record.valueStart = valueStart;
+    record.valueEnd = valueStart < 0 ? -1 : valueEnd;
   }
 
   #noPartition(partition: number, partitions: number | undefined): TurnpikeError {
@@ -215,9 +256,9 @@ export class TopicProducer {
     return keyStart >= 0 ? partitionOf(buf, keyStart, keyEnd, partitions) : this.#layers.sticky.next(partitions, bytes);
   }
 
-  #key(serde: Serde<unknown>, draft: Draft, scratch: Scratch, pos: number): number {
+  #key(serde: Serde<unknown>, draft: Draft, key: unknown, scratch: Scratch, pos: number): number {
     try {
-      return this.#into(serde, draft.key, scratch, pos, pos);
+      return this.#into(serde, key, scratch, pos, pos);
     } catch (error) {
       throw isTurnpikeError(error) && error.code === 'ENCODE_FAILED' ? ofKey(error, draft) : error;
     }
@@ -240,26 +281,24 @@ export class TopicProducer {
     }
   }
 
-  #append(record: OutboundRecord, pending: SentRecord, keyed: boolean, signal: AbortSignal | undefined): void {
-    const { port, topic } = this.#layers;
+  #append(record: OutboundRecord, pending: PendingRecord, signal: AbortSignal | undefined): void {
+    const { port } = this.#layers;
     try {
-      // Behind a waiting record all later ones of this topic wait: room must not reorder a key.
-      const known = this.#waiting.length === 0 && port.partitions(topic) !== undefined;
-      if (!(known && port.append(record, pending))) this.#wait(record, pending, keyed);
+      // Behind a waiting record all later ones of this topic wait: room must not reorder a key. Without metadata there is no partition.
+      const goes = this.#waiting.length === 0 && record.partition >= 0 && this.#isKnown() && port.append(record, pending);
+      if (!goes) this.#wait(record, pending);
     } catch (error) {
       pending.fail(this.#refusal(error));
       return;
     }
-    this.#queuedRecords++;
-    this.#queuedBytes += pending.bytes;
-    pending.onSettled = (p) => {
-      this.#queuedRecords--;
-      this.#queuedBytes -= p.bytes;
-    };
-    if (signal) this.#abortable(pending, signal);
+    this.#outstanding.add(pending, signal);
   }
 
-  #wait(record: OutboundRecord, pending: SentRecord, keyed: boolean): void {
+  #isKnown(): boolean {
+    return this.#layers.port.partitions(this.#layers.topic) !== undefined;
+  }
+
+  #wait(record: OutboundRecord, pending: PendingRecord): void {
     const { topic, options } = this.#layers;
     if (this.#waiting.length >= options.maxWaitingSends)
       throw new TurnpikeError(
@@ -267,14 +306,13 @@ export class TopicProducer {
         `${topic}: memory is full (producer.maxBufferBytes) and ${this.#waiting.length} sends wait for it already. Await send(), or send less.`,
         { topic, written: 'no', retriable: true },
       );
-    this.#waiting.push({ record: ownBytes(record), pending, keyed });
-    if (!this.#pumping) void this.#pump();
+    this.#waiting.push({ number: ++this.#waited, record: ownBytes(record), pending, keyed: record.keyStart >= 0 });
+    this.#pumping ??= this.#pump();
   }
 
   /** Lets waiting records go, in order, as metadata and room come. */
   async #pump(): Promise<void> {
     const { port, topic, clock } = this.#layers;
-    this.#pumping = true;
     const sweep = () => {
       this.#expire();
       timer = clock.after(SWEEP_MS, sweep, { holds: true });
@@ -286,7 +324,13 @@ export class TopicProducer {
       else if (!this.#appendWaiting(partitions)) await port.drained();
     }
     timer[Symbol.dispose]();
-    this.#pumping = false;
+    this.#pumping = undefined;
+  }
+
+  #keepWaiting(left: Waiting[]): void {
+    this.#waiting = left;
+    this.#moved?.resolve();
+    this.#moved = undefined;
   }
 
   async #warm(): Promise<void> {
@@ -297,7 +341,7 @@ export class TopicProducer {
       const error = asTurnpikeError(cause, 'INTERNAL', `${topic}: its metadata could not be read.`, { topic });
       if (error.retriable) return pause(clock, WARM_RETRY_MS);
       const refused = this.#waiting;
-      this.#waiting = [];
+      this.#keepWaiting([]);
       for (const { pending } of refused) pending.fail(error.withWritten('no'));
     }
   }
@@ -321,7 +365,7 @@ export class TopicProducer {
       if (full) break;
       gone++;
     }
-    this.#waiting = this.#waiting.slice(gone);
+    if (gone > 0) this.#keepWaiting(this.#waiting.slice(gone));
     return !full;
   }
 
@@ -330,7 +374,7 @@ export class TopicProducer {
     const now = clock.monotonic();
     const expired = this.#waiting.filter((w) => w.pending.deadlineMs <= now);
     if (expired.length === 0) return;
-    this.#waiting = this.#waiting.filter((w) => w.pending.deadlineMs > now);
+    this.#keepWaiting(this.#waiting.filter((w) => w.pending.deadlineMs > now));
     const error = new TurnpikeError(
       'DELIVERY_TIMEOUT',
       `${topic}: no room in producer.maxBufferBytes, or no metadata, before the delivery timeout. The broker is slow or unreachable, or the quota is low.`,
@@ -339,35 +383,10 @@ export class TopicProducer {
     for (const { pending } of expired) pending.fail(error);
   }
 
-  #abortable(pending: SentRecord, signal: AbortSignal): void {
-    const group = this.#bySignal.get(signal) ?? this.#listen(signal);
-    group.pendings.add(pending);
-    const off = () => {
-      group.pendings.delete(pending);
-      if (group.pendings.size > 0 || this.#bySignal.get(signal) !== group) return;
-      this.#bySignal.delete(signal);
-      signal.removeEventListener('abort', group.onAbort);
-    };
-    pending.promise.then(off, off);
-  }
-
-  #listen(signal: AbortSignal): Abortable {
-    const group: Abortable = {
-      pendings: new Set(),
-      onAbort: () => {
-        this.#bySignal.delete(signal);
-        this.#abort(group.pendings, signal.reason);
-      },
-    };
-    signal.addEventListener('abort', group.onAbort, { once: true });
-    this.#bySignal.set(signal, group);
-    return group;
-  }
-
-  #abort(pendings: ReadonlySet<SentRecord>, cause: unknown): void {
+  #abort(pendings: ReadonlySet<PendingRecord>, cause: unknown): void {
     const { topic, port } = this.#layers;
     const waited = new Set(this.#waiting.filter((w) => pendings.has(w.pending)).map((w) => w.pending));
-    this.#waiting = this.#waiting.filter((w) => !pendings.has(w.pending));
+    this.#keepWaiting(this.#waiting.filter((w) => !pendings.has(w.pending)));
     const cancelled = port.cancel(pendings);
     const no = new TurnpikeError('ABORTED', `${topic}: the signal was aborted; the record was not sent.`, { topic, written: 'no', cause });
     const unknown = new TurnpikeError('ABORTED', `${topic}: the signal was aborted; the record had been handed to the broker and may be written.`, {
@@ -375,7 +394,7 @@ export class TopicProducer {
       written: 'unknown',
       cause,
     });
-    for (const pending of pendings) pending.fail(waited.has(pending) || (cancelled.has(pending) && pending.attempts === 0) ? no : unknown);
+    for (const pending of [...pendings]) pending.fail(waited.has(pending) || (cancelled.has(pending) && pending.attempts === 0) ? no : unknown);
   }
 
   #refusal(error: unknown): TurnpikeError {

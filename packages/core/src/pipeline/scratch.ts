@@ -1,6 +1,10 @@
-/** The buffer that codecs write into. Shared by a client's producers: encoding is synchronous, so only one uses it at a time. */
+import type { OutboundRecord } from '../spi/transport.ts';
+
+/** The buffer that codecs write into, and the record that is made of it. Shared by a client's producers: encoding is synchronous, so only one uses it at a time. */
 export class Scratch {
   buf = Buffer.allocUnsafeSlow(64 * 1024);
+  /** Of the one send() under way. */
+  readonly record: OutboundRecord = emptyRecord();
   #taken = false;
 
   /** A getter of an event, or a codec, may call send() itself: that inner call gets a buffer of its own. */
@@ -21,3 +25,17 @@ export class Scratch {
     this.buf = next;
   }
 }
+
+export const emptyRecord = (): OutboundRecord => ({
+  topic: '',
+  partition: -1,
+  timestampMs: 0,
+  headers: undefined,
+  buf: NOTHING,
+  keyStart: -1,
+  keyEnd: -1,
+  valueStart: -1,
+  valueEnd: -1,
+});
+
+const NOTHING = Buffer.alloc(0);

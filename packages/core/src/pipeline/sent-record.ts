@@ -1,6 +1,7 @@
 import type { TurnpikeError } from '../errors.ts';
 import type { RecordSpan, Telemetry } from '../spi/telemetry.ts';
 import type { Pending, SettledBatch, TransportEvents } from '../spi/transport.ts';
+import type { Outstanding } from './outstanding.ts';
 
 /** Where an acknowledged record stands. */
 export interface RecordMetadata {
@@ -11,56 +12,161 @@ export interface RecordMetadata {
   readonly timestampMs: number;
 }
 
-/** One record between send() and its settlement: the promise's other end. Settles once; what comes later is ignored. */
-export class SentRecord implements Pending {
-  readonly topic: string;
+/** What all records of a producer have before they settle. */
+export interface RecordInit {
+  readonly outstanding: Outstanding;
   readonly deadlineMs: number;
   readonly span: RecordSpan | undefined;
-  readonly promise: Promise<RecordMetadata>;
-  attempts = 0;
   /** Of key and value; what refuse mode adds up. */
-  bytes = 0;
-  timestampMs = 0;
-  onSettled: ((record: SentRecord) => void) | undefined;
-  #over = false;
-  #resolve!: (metadata: RecordMetadata) => void;
-  #reject!: (error: TurnpikeError) => void;
+  readonly bytes: number;
+  readonly timestampMs: number;
+}
 
-  constructor(topic: string, deadlineMs: number, span: RecordSpan | undefined) {
-    this.topic = topic;
+/** One record between send() and its settlement. Settles once; what comes later is ignored. */
+export abstract class PendingRecord implements Pending {
+  readonly deadlineMs: number;
+  readonly span: RecordSpan | undefined;
+  readonly bytes: number;
+  readonly timestampMs: number;
+  attempts = 0;
+  /** It counts among its producer's, until it has settled. */
+  counted = false;
+  /** What ends it before its time. */
+  signal: AbortSignal | undefined;
+  readonly #outstanding: Outstanding;
+  #over = false;
+
+  constructor({ outstanding, deadlineMs, span, bytes, timestampMs }: RecordInit) {
+    this.#outstanding = outstanding;
     this.deadlineMs = deadlineMs;
     this.span = span;
-    this.promise = new Promise((resolve, reject) => {
-      this.#resolve = resolve;
-      this.#reject = reject;
-    });
+    this.bytes = bytes;
+    this.timestampMs = timestampMs;
   }
 
   acknowledge(batch: SettledBatch, index: number): void {
     if (this.#over) return;
     this.#over = true;
     this.span?.end();
-    this.#resolve({
-      topic: batch.topic,
-      partition: batch.partition,
-      offset: batch.baseOffset < 0n ? -1n : batch.baseOffset + BigInt(index),
-      timestampMs: batch.logAppendTimeMs ?? this.timestampMs,
-    });
-    this.#settled();
+    if (this.counted) this.#outstanding.remove(this);
+    this.acknowledged(batch, index);
   }
 
   fail(error: TurnpikeError): void {
     if (this.#over) return;
     this.#over = true;
     this.span?.end(error);
-    this.#reject(error);
-    this.#settled();
+    if (this.counted) this.#outstanding.remove(this);
+    this.failed(error);
   }
 
-  #settled(): void {
-    const f = this.onSettled;
-    this.onSettled = undefined;
-    f?.(this);
+  protected abstract acknowledged(batch: SettledBatch, index: number): void;
+  protected abstract failed(error: TurnpikeError): void;
+
+  protected metadata({ topic, partition, baseOffset, logAppendTimeMs }: SettledBatch, index: number): RecordMetadata {
+    const offset = baseOffset < 0n ? -1n : baseOffset + BigInt(index);
+    return { topic, partition, offset, timestampMs: logAppendTimeMs ?? this.timestampMs };
+  }
+}
+
+/** send(): a promise of its own. */
+export class SentRecord extends PendingRecord {
+  readonly promise: Promise<RecordMetadata>;
+  #resolve!: (metadata: RecordMetadata) => void;
+  #reject!: (error: TurnpikeError) => void;
+
+  constructor(init: RecordInit) {
+    super(init);
+    this.promise = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+  }
+
+  protected acknowledged(batch: SettledBatch, index: number): void {
+    this.#resolve(this.metadata(batch, index));
+  }
+
+  protected failed(error: TurnpikeError): void {
+    this.#reject(error);
+  }
+}
+
+/** sendBatch(): one promise for all of them, which gives the outcome of each. */
+export class BatchOutcomes {
+  readonly outcomes: (RecordMetadata | TurnpikeError)[];
+  /** The first in the order of the batch; -1 = none. */
+  firstFailed = -1;
+  #left: number;
+  readonly #settled = Promise.withResolvers<void>();
+
+  constructor(count: number) {
+    this.outcomes = new Array(count);
+    this.#left = count;
+    if (count === 0) this.#settled.resolve();
+  }
+
+  get settled(): Promise<void> {
+    return this.#settled.promise;
+  }
+
+  succeeded(index: number, metadata: RecordMetadata): void {
+    this.outcomes[index] = metadata;
+    if (--this.#left === 0) this.#settled.resolve();
+  }
+
+  failed(index: number, error: TurnpikeError): void {
+    this.outcomes[index] = error;
+    if (this.firstFailed < 0 || index < this.firstFailed) this.firstFailed = index;
+    if (--this.#left === 0) this.#settled.resolve();
+  }
+}
+
+export class BatchedRecord extends PendingRecord {
+  readonly #batch: BatchOutcomes;
+  readonly #index: number;
+
+  constructor(init: RecordInit, batch: BatchOutcomes, index: number) {
+    super(init);
+    this.#batch = batch;
+    this.#index = index;
+  }
+
+  protected acknowledged(batch: SettledBatch, index: number): void {
+    this.#batch.succeeded(this.#index, this.metadata(batch, index));
+  }
+
+  protected failed(error: TurnpikeError): void {
+    this.#batch.failed(this.#index, error);
+  }
+}
+
+/** post(): told of only when it fails. */
+export class PostedRecord<E> extends PendingRecord {
+  readonly #event: E;
+  readonly #onError: (error: TurnpikeError, event: E) => void;
+
+  constructor(init: RecordInit, event: E, onError: (error: TurnpikeError, event: E) => void) {
+    super(init);
+    this.#event = event;
+    this.#onError = onError;
+  }
+
+  protected acknowledged(): void {}
+
+  protected failed(error: TurnpikeError): void {
+    tellFailure(this.#onError, error, this.#event);
+  }
+}
+
+/** A handler that throws is its application's mistake, and loud; the records that settle with this one are not to suffer from it. */
+export function tellFailure<E>(onError: (error: TurnpikeError, event: E) => void, error: TurnpikeError, event: E): void {
+  try {
+    onError(error, event);
+  } catch (thrown) {
+    queueMicrotask(() => {
+      throw thrown;
+    });
   }
 }
 
