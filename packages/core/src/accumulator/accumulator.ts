@@ -84,6 +84,10 @@ class Accumulator implements ProducerPort {
     return this.#driver.partitions(topic);
   }
 
+  isLed(topic: string, partition: number): boolean {
+    return this.#driver.lane(topic, partition) >= 0;
+  }
+
   append(record: OutboundRecord, pending: Pending): boolean {
     if (this.#closing) throw new TurnpikeError('CLOSED', 'The producer is closed; connect() again before sending.', { written: 'no', topic: record.topic });
     // A record larger than the whole buffer still goes when it is alone: otherwise it would wait for ever.

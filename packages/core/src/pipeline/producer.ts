@@ -77,6 +77,7 @@ export class TopicProducer {
   #moved: PromiseWithResolvers<void> | undefined;
   #pumping: Promise<void> | undefined;
   #closed = false;
+  readonly #isLed = (partition: number): boolean => this.#layers.port.isLed(this.#layers.topic, partition);
 
   constructor(layers: ProduceLayers) {
     this.#layers = layers;
@@ -253,7 +254,7 @@ export class TopicProducer {
   /** -1 = not known before the topic's metadata is here. */
   #partition(buf: Buffer, keyStart: number, keyEnd: number, bytes: number, partitions: number | undefined): number {
     if (partitions === undefined) return -1;
-    return keyStart >= 0 ? partitionOf(buf, keyStart, keyEnd, partitions) : this.#layers.sticky.next(partitions, bytes);
+    return keyStart >= 0 ? partitionOf(buf, keyStart, keyEnd, partitions) : this.#layers.sticky.next(partitions, bytes, this.#isLed);
   }
 
   #key(serde: Serde<unknown>, draft: Draft, key: unknown, scratch: Scratch, pos: number): number {

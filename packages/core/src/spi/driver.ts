@@ -56,7 +56,7 @@ export interface ProduceDriver extends AsyncDisposable {
   warm(topics: readonly string[]): Promise<void>;
   /** Synchronous once warmed; refreshed in the background. */
   partitions(topic: string): number | undefined;
-  /** Partitions of one lane share a flush; the leader's broker id where it is known. A lane that is idle gets what there is, a busy one only batches that are full. */
+  /** Partitions of one lane share a flush; the leader's broker id where it is known, negative where there is none. A lane that is idle gets what there is, a busy one only batches that are full. */
   lane(topic: string, partition: number): number;
   /** Compresses; gives the size on the wire, which the quota is asked for. Never throws or rejects: what goes wrong is the batch's outcome. Without it a batch is charged uncompressed. */
   prepare?(batch: ProduceBatch): number | Promise<number>;

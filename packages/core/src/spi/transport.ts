@@ -120,6 +120,8 @@ export interface ProducerPort extends AsyncDisposable {
   warm(topics: readonly string[]): Promise<void>;
   /** Synchronous once warmed; kept fresh in the background. */
   partitions(topic: string): number | undefined;
+  /** Whether the partition has a leader, as far as is known. */
+  isLed(topic: string, partition: number): boolean;
   /** Copies the record. false = memory is full: wait for `drained()`. */
   append(record: OutboundRecord, pending: Pending): boolean;
   /** Removes those that are not yet handed to a broker, and returns them; the others are under way, and may be written. Doesn't settle any. Many at once: one signal may belong to thousands. */
