@@ -137,10 +137,32 @@ export function stringSerde(): Serde<string> {
       return pos + dst.write(value, pos, bytes, 'utf8');
     },
     decode(src) {
+      const ascii = src.length <= SHORT_BYTES ? shortAscii(src) : undefined;
+      if (ascii !== undefined) return ascii;
       if (!isUtf8(src)) throw new TurnpikeError('DECODE_FAILED', `${src.length} bytes that are not UTF-8; the manifest says "format: string" for this key.`);
       return src.toString('utf8');
     },
   };
+}
+
+/** A key is most often as short as a UUID, and ASCII: read here, a call into the engine costs more than all of it. */
+const SHORT_BYTES = 36;
+
+function shortAscii(src: Buffer): string | undefined {
+  const { length } = src;
+  let text = '';
+  let i = 0;
+  for (; i + 4 <= length; i += 4) {
+    const [a, b, c, d] = [src[i] as number, src[i + 1] as number, src[i + 2] as number, src[i + 3] as number];
+    if ((a | b | c | d) > 0x7f) return undefined;
+    text += String.fromCharCode(a, b, c, d);
+  }
+  for (; i < length; i++) {
+    const a = src[i] as number;
+    if (a > 0x7f) return undefined;
+    text += String.fromCharCode(a);
+  }
+  return text;
 }
 
 /** Bytes as they are. */

@@ -23,6 +23,8 @@ export interface ConsumeLayers {
 
 const POLL_MS = 500;
 const RETRY_MS = 250;
+/** The port is told what waits when that has changed by such a part of `maxPrefetchBytes`. */
+const TOLD_PARTS = 64;
 
 /** permit -> fetch -> charge (the port's) -> trace -> decode -> handler -> commit. Commits only what handlers have finished. */
 export class GroupConsumer implements AssignmentListener {
@@ -206,7 +208,7 @@ export class GroupConsumer implements AssignmentListener {
   #queue(bytes: number): void {
     this.#queuedBytes += bytes;
     const { port, options } = this.#layers;
-    if (Math.abs(this.#queuedBytes - this.#toldBytes) * 8 < options.maxPrefetchBytes && this.#queuedBytes > 0) return;
+    if (Math.abs(this.#queuedBytes - this.#toldBytes) * TOLD_PARTS < options.maxPrefetchBytes && this.#queuedBytes > 0) return;
     if (this.#queuedBytes === this.#toldBytes) return;
     this.#toldBytes = this.#queuedBytes;
     port.waiting?.(this.#queuedBytes);

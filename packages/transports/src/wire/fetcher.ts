@@ -59,6 +59,17 @@ interface Source {
   turn: number;
   /** How long it may hold a fetch while partitions are left out, in ms. */
   patienceMs: number;
+  /** What a fetch asks for. */
+  askBytes: number;
+}
+
+interface Due {
+  readonly due: readonly FetchPosition[];
+  readonly waitMs: number;
+  readonly maxBytes: number;
+  readonly partitionBytes: number;
+  /** Others would be asked for too, if there weren't enough of them here. */
+  readonly leftOut: boolean;
 }
 
 interface Question {
@@ -85,6 +96,11 @@ const RETRY_MS = 200;
 const LEADER_RETRY_MS = { first: 100, most: 1_000 };
 /** A fetch that leaves partitions out, since enough of them is there, mustn't wait long for news of the others: those are soon wanted again. Doubled with each one that brings nothing. */
 const PATIENCE_MS = 5;
+/** No more is asked for at a time than keeps the handlers at work until it has come: what lies about longer only costs memory, and the collector's time. Doubled when an answer finds nothing
+ *  left to do, halved when it finds as much as half of it. */
+const LEAST_BYTES = 1024 * 1024;
+/** Of one partition in it. One whose next batch is larger comes when it is the first of its fetch. */
+const LEAST_PARTITION_BYTES = 256 * 1024;
 // Kafka's error codes (protocol guide, "Error codes").
 const OUT_OF_RANGE = 1;
 const SESSION_GONE = 70;
@@ -118,7 +134,7 @@ export class Fetcher {
       const leader = metadata.leader(tp.topic, tp.partition);
       if (leader < 0) leaderless = true;
       if (leader < 0 || this.#loops.has(leader) || closed.aborted) continue;
-      const source: Source = { leader, session: new FetchSession(), connection: undefined, turn: 0, patienceMs: PATIENCE_MS };
+      const source: Source = { leader, session: new FetchSession(), connection: undefined, turn: 0, patienceMs: PATIENCE_MS, askBytes: LEAST_BYTES };
       this.#loops.set(leader, this.#fetchFrom(source));
     }
     if (leaderless) this.#lookForLeaders();
@@ -209,10 +225,10 @@ export class Fetcher {
 
   /** Sends the next fetch, in this turn; none where nothing is due, and how long to wait then. */
   #ask(source: Source): { readonly next: Question | undefined; readonly waitMs: number } {
-    const { due, waitMs, maxBytes, leftOut } = this.#due(source);
+    const { due, waitMs, maxBytes, partitionBytes, leftOut } = this.#due(source);
     if (due.length === 0 || !source.connection) return { next: undefined, waitMs };
     const { context, metadata, connections, options } = this.#parts;
-    const { group, fetchWaitMs, maxPartitionFetchBytes, isolation } = options;
+    const { group, fetchWaitMs, isolation } = options;
     const asks = new Map<string, Ask>();
     for (const position of due) {
       const { tp, key, version, epoch } = position;
@@ -235,7 +251,7 @@ export class Fetcher {
       ...source.session.next([...asks.values()]),
       maxWaitMs: leftOut ? Math.min(fetchWaitMs, source.patienceMs) : fetchWaitMs,
       maxBytes,
-      maxPartitionBytes: maxPartitionFetchBytes,
+      maxPartitionBytes: partitionBytes,
       readCommitted: isolation === 'read_committed',
     };
     const answer = connections.request(source.connection.connection, fetchApi, [request], { doing: 'fetch', group });
@@ -244,11 +260,12 @@ export class Fetcher {
   }
 
   /** The partitions to ask for now, and how long to wait where there are none: no permit, no fetch. */
-  #due(source: Source): { readonly due: readonly FetchPosition[]; readonly waitMs: number; readonly maxBytes: number; readonly leftOut: boolean } {
+  #due(source: Source): Due {
     const { ahead, context, metadata, options } = this.#parts;
     const { group, maxFetchBytes, maxPartitionFetchBytes, requestTimeoutMs } = options;
     const now = context.clock.monotonic();
     const room = this.#room();
+    const partitionBytes = Math.min(maxPartitionFetchBytes, Math.max(LEAST_PARTITION_BYTES, source.askBytes / 4));
     const due: FetchPosition[] = [];
     let waitMs = requestTimeoutMs;
     let leftOut = false;
@@ -258,7 +275,7 @@ export class Fetcher {
       if (position.from !== undefined && position.from !== source) continue; // Led by another until now, whose answer is still being decoded.
       const held = position.queuedBytes + position.arriving;
       // A paused one is read ahead of by an answer, so that something is there when it is resumed.
-      if (position.paused ? held > 0 : held >= maxPartitionFetchBytes) {
+      if (position.paused ? held > 0 : held >= partitionBytes) {
         leftOut = true;
         continue;
       }
@@ -266,10 +283,10 @@ export class Fetcher {
       if (heldMs > 0) waitMs = Math.min(waitMs, heldMs);
       else due.push(position);
     }
-    const maxBytes = Math.max(1, Math.min(maxFetchBytes, room, due.length * maxPartitionFetchBytes));
-    if (due.length < 2) return { due, waitMs, maxBytes, leftOut };
+    const maxBytes = Math.max(1, Math.min(maxFetchBytes, room, source.askBytes, due.length * partitionBytes));
+    if (due.length < 2) return { due, waitMs, maxBytes, partitionBytes, leftOut };
     const from = source.turn++ % due.length;
-    return { due: [...due.slice(from), ...due.slice(0, from)], waitMs, maxBytes, leftOut };
+    return { due: [...due.slice(from), ...due.slice(0, from)], waitMs, maxBytes, partitionBytes, leftOut };
   }
 
   /** What one more fetch may bring: an equal share for each broker that has none under way. 0 = too little to be worth one. */
@@ -283,7 +300,8 @@ export class Fetcher {
 
   /** Takes note of what has come, so that the next fetch can be sent, and leaves the records for #decode(). */
   #accept(source: Source, question: Question, response: FetchResponse): readonly Arrived[] {
-    const { group } = this.#parts.options;
+    const { ahead, options } = this.#parts;
+    const { group } = options;
     this.#settle(question);
     if (response.errorCode === SESSION_GONE) source.session.gone();
     else if (response.errorCode !== 0) source.session.unsure();
@@ -291,6 +309,7 @@ export class Fetcher {
     if (response.errorCode === SESSION_GONE || response.errorCode === SESSION_EPOCH_WRONG) return [];
     if (response.errorCode !== 0) throw brokerError(response.errorCode, { doing: 'fetch', group });
     const arrived: Arrived[] = [];
+    const left = ahead.queuedBytes + this.#arriving + this.#backlog;
     for (const fetched of response.partitions) {
       const ask = question.asks.get(partitionKey(fetched));
       if (!ask || ask.position.version !== ask.version) continue;
@@ -298,8 +317,14 @@ export class Fetcher {
       else if (fetched.diverging !== undefined) this.#diverged(ask, fetched.diverging);
       else this.#arrived(source, ask, fetched, arrived);
     }
+    this.#regulate(source, { asked: question.maxBytes, brought: arrived.reduce((sum, a) => sum + a.fetched.records.length, 0), left });
     source.patienceMs = arrived.length > 0 ? PATIENCE_MS : source.patienceMs * 2;
     return arrived;
+  }
+
+  #regulate(source: Source, { asked, brought, left }: { readonly asked: number; readonly brought: number; readonly left: number }): void {
+    if (left > asked / 2) source.askBytes = Math.max(LEAST_BYTES, source.askBytes / 2);
+    else if (left === 0 && asked === source.askBytes && brought > asked / 2) source.askBytes = Math.min(this.#parts.options.maxFetchBytes, source.askBytes * 2);
   }
 
   #arrived(source: Source, ask: Ask, fetched: FetchedPartition, into: Arrived[]): void {
