@@ -19,7 +19,7 @@ const USAGE = `npm run prove -- wire [OPTION]: leaders are killed under load, on
 
   --quick     3 leaders instead of 10
   --kills N   so many
-  --rate N    records a second (default 8000)
+  --rate N    records a second (default 6000)
   --timeout N delivery timeout in ms (default 60000). Under 30000 records may fail:
               then only what their errors claim is checked
   --seed N    the same choices again; one is taken and printed by default
@@ -105,7 +105,7 @@ while (handled.missing() > 0 && performance.now() < end) await pause(200);
 const missing = handled.missing();
 await members.stop();
 console.log(
-  `the group: ${handled.events} handled, ${missing} lost, ${handled.again} again in ${handled.rewinds.length} rewinds, ${handled.outOfOrder} out of order, ${handled.mistakes.length} unexplained`,
+  `the group: ${handled.events} handled by ${members.joined} members, ${missing} lost, ${handled.again} again in ${handled.rewinds.length} rewinds, ${handled.outOfOrder} out of order, ${handled.mistakes.length} unexplained`,
 );
 for (const rewind of options.verbose ? handled.rewinds : []) console.log(`  ${rewind}`);
 for (const mistake of handled.mistakes.slice(0, 20)) console.log(`  unexplained: ${mistake}`);
@@ -177,7 +177,7 @@ function readOptions() {
     }
     return {
       kills: numberOf('--kills', values.kills, values.quick ? 3 : 10, 1),
-      rate: numberOf('--rate', values.rate, 8_000, 1),
+      rate: numberOf('--rate', values.rate, 6_000, 1),
       timeoutMs: numberOf('--timeout', values.timeout, 2 * NO_FAILURE_MS, 1),
       seed: numberOf('--seed', values.seed, Math.floor(Math.random() * 2 ** 31), 0),
       verbose: values.verbose,

@@ -86,11 +86,13 @@ describe('the history of a proof', () => {
     ]);
   });
 
-  it('holds an acknowledgement to its offset, where the broker has told one', () => {
+  it('holds an acknowledgement to its place, where one was told', () => {
     const history = new History();
     history.acknowledge(history.send('t', 'k').event, { partition: 1, offset: -1 });
+    history.acknowledge(history.send('t', 'k').event, { partition: -1, offset: -1 });
     history.acknowledge(history.send('t', 'k').event, { partition: 1, offset: 7 });
-    expect(verdictOf(history, [0, 1])).toMatchObject({ ...clean, misplaced: 1 });
+    history.acknowledge(history.send('t', 'k').event, { partition: 2, offset: 3 });
+    expect(verdictOf(history, [0, 1, 2, 3])).toMatchObject({ ...clean, misplaced: 2 });
   });
 
   it('does not hold while a record has not ended', () => {

@@ -97,7 +97,7 @@ export class History {
     return { event, sequence };
   }
 
-  /** An offset of -1: the broker doesn't say. */
+  /** A partition or an offset of -1: it isn't told. */
   acknowledge(event: number, at: { readonly partition: number; readonly offset: number }): void {
     this.#settle(event, ACKNOWLEDGED);
     this.#acknowledged++;
@@ -138,7 +138,7 @@ export class History {
   describe(event: number): string {
     const key = this.#keyOf[event];
     const { partition, offset } = this.placeOf(event);
-    const told = this.wasAcknowledged(event) ? `, acknowledged at ${partition}@${offset < 0 ? 'an offset not told' : offset}` : '';
+    const told = this.wasAcknowledged(event) ? `, acknowledged at ${partition < 0 ? '?' : partition}@${offset < 0 ? '?' : offset}` : '';
     return `event ${event} (${key?.topic} ${key?.name}#${this.#sequenceOf[event]}${told})`;
   }
 
@@ -185,7 +185,7 @@ export class Audit {
     }
     this.#inOrder(key, record);
     const told = this.#history.placeOf(event);
-    if (this.#history.wasAcknowledged(event) && (told.partition !== partition || (told.offset >= 0 && told.offset !== offset)))
+    if (this.#history.wasAcknowledged(event) && ((told.partition >= 0 && told.partition !== partition) || (told.offset >= 0 && told.offset !== offset)))
       this.#found.add('misplaced', `${this.#history.describe(event)} stands at ${place}@${offset}`);
   }
 

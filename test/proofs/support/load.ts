@@ -11,8 +11,12 @@ const CATCH_UP = 8;
 /** No more is sent while so many are under way. */
 const MAX_UNDER_WAY = 60_000;
 const KEYS = 150;
-const MAX_SINGLES = 12;
-const MAX_BATCH = 120;
+/** How an event is sent, and how many at most at a time. */
+const WAYS = [
+  { way: 'send', most: 12 },
+  { way: 'post', most: 40 },
+  { way: 'sendBatch', most: 120 },
+] as const;
 const FILLER = 'How far is it from the gate to the runway, and who is on the way there? '.repeat(6);
 
 export type CountedKafka = Kafka<Readonly<Record<TopicName, CountedTopic>>, Readonly<Record<TopicName, { topic: CountedTopic; groups: readonly string[] }>>>;
@@ -20,7 +24,7 @@ export type CountedKafka = Kafka<Readonly<Record<TopicName, CountedTopic>>, Read
 /** Told of each record that is acknowledged. */
 export type OnAcknowledged = (topic: string, partition: number, event: number) => void;
 
-/** Sends without a stop, at a steady rate, whatever becomes of the brokers: single sends and batches, by choice of the seed. */
+/** Sends without a stop, at a steady rate, whatever becomes of the brokers: send(), post() and sendBatch(), by choice of the seed. */
 export class Load {
   readonly #kafka: CountedKafka;
   readonly #history: History;
@@ -83,28 +87,37 @@ export class Load {
   }
 
   /** How many it has sent. */
-  #sendSome(most: number): number {
+  #sendSome(due: number): number {
     const topic = this.#random.of(TOPICS);
-    const single = this.#random.next() < 0.5;
-    const count = Math.min(most, 1 + this.#random.below(single ? MAX_SINGLES : MAX_BATCH));
+    const { way, most } = this.#random.of(WAYS);
+    const count = Math.min(due, 1 + this.#random.below(most));
     const events = Array.from({ length: count }, () => this.#event(topic));
-    const producer = this.#kafka.producer(topic);
-    if (single)
-      for (const event of events)
-        this.#follow(
-          producer.send(event).then(
-            (metadata) => this.#ended(event, metadata),
-            (error: unknown) => this.#ended(event, error),
-          ),
-        );
-    else
-      this.#follow(
-        producer.sendBatch(events).then(
-          (all) => this.#endedAll(events, all),
-          (error: unknown) => this.#endedAll(events, (isTurnpikeError(error) && error.outcomes) || events.map(() => error)),
-        ),
-      );
+    if (way === 'send') for (const event of events) this.#follow(this.#send(topic, event));
+    else this.#follow(way === 'post' ? this.#post(topic, events) : this.#sendBatch(topic, events));
     return count;
+  }
+
+  async #send(topic: TopicName, event: Counted): Promise<void> {
+    this.#ended(event, await this.#kafka.producer(topic).send(event).catch(failure));
+  }
+
+  async #sendBatch(topic: TopicName, events: readonly Counted[]): Promise<void> {
+    const outcome = await this.#kafka.producer(topic).sendBatch(events).catch(failure);
+    for (const [i, event] of events.entries())
+      this.#ended(event, outcome instanceof Error ? (isTurnpikeError(outcome) && outcome.outcomes?.[i]) || outcome : outcome[i]);
+  }
+
+  /** What nobody has said to have failed when a later flush has ended is acknowledged; where it stands isn't told. */
+  async #post(topic: TopicName, events: readonly Counted[]): Promise<void> {
+    const producer = this.#kafka.producer(topic);
+    const posted = new Set(events);
+    for (const event of events)
+      producer.post(event, (error) => {
+        posted.delete(event);
+        this.#ended(event, error);
+      });
+    await producer.flush();
+    for (const { event } of posted) this.#history.acknowledge(event, { partition: -1, offset: -1 });
   }
 
   #event(topic: TopicName): Counted {
@@ -117,10 +130,6 @@ export class Load {
     void send.then(() => this.#sends.delete(send));
   }
 
-  #endedAll(events: readonly Counted[], outcomes: readonly unknown[]): void {
-    for (const [i, event] of events.entries()) this.#ended(event, outcomes[i]);
-  }
-
   #ended({ event }: Counted, outcome: unknown): void {
     if (isMetadata(outcome)) {
       const { topic, partition, offset } = outcome;
@@ -130,6 +139,8 @@ export class Load {
     else this.#history.fail(event, { code: String(outcome), written: undefined });
   }
 }
+
+const failure = (error: unknown): Error => (error instanceof Error ? error : new Error(String(error)));
 
 const isMetadata = (outcome: unknown): outcome is RecordMetadata =>
   !(outcome instanceof Error) && typeof outcome === 'object' && outcome !== null && 'partition' in outcome;

@@ -22,6 +22,11 @@ export class Members {
     this.#asking = this.#ask(init.admin);
   }
 
+  /** How many have been there, one after another. */
+  get joined(): number {
+    return this.#joined;
+  }
+
   get failures(): readonly string[] {
     return this.#failures;
   }
