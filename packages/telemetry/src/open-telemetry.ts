@@ -153,7 +153,7 @@ class OpenTelemetry implements Telemetry {
     this.#duration.record(seconds(startedAtMs, endedAtMs), { ...attributes, ...failure(error) });
     for (const batch of batches) this.#sent.add(batch.pendings.length, { ...attributes, ...partitionOf([batch]), ...failure(batch.error) });
     const count = batches.reduce((sum, b) => sum + b.pendings.length, 0);
-    const links = limited(batches.flatMap((b) => b.pendings.flatMap((p) => (p.span ? [{ context: p.span.context as Link['context'] }] : []))));
+    const links = limited(creationSpans(batches));
     // The records' own contexts were injected, so this span is a client's, not a producer's.
     const span = this.#tracer.startSpan(
       `send ${topic}`,
@@ -361,6 +361,13 @@ function creationLink(record: InboundRecord): Link[] {
   if (record.headers.size === 0) return [];
   const created = trace.getSpanContext(propagation.extract(ROOT_CONTEXT, record.headers, headerGetter));
   return created ? [{ context: created }] : [];
+}
+
+/** Most records have none: not a closure or an object for each. */
+function creationSpans(batches: readonly SettledBatch[]): Link[] {
+  const links: Link[] = [];
+  for (const { pendings } of batches) for (const { span } of pendings) if (span) links.push({ context: span.context as Link['context'] });
+  return links;
 }
 
 function limited(links: Link[]): { kept: Link[]; attributes: Attributes } {

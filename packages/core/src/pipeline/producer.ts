@@ -21,6 +21,7 @@ import {
   tellFailure,
 } from './sent-record.ts';
 import type { StickyPartition } from './sticky.ts';
+import { TurnClock } from './turn-clock.ts';
 
 /** What may be said of one record beside its value. */
 export interface SendOptions<Key = unknown> {
@@ -79,8 +80,11 @@ export class TopicProducer {
   #closed = false;
   readonly #isLed = (partition: number): boolean => this.#layers.port.isLed(this.#layers.topic, partition);
 
+  readonly #clock: TurnClock;
+
   constructor(layers: ProduceLayers) {
     this.#layers = layers;
+    this.#clock = new TurnClock(layers.clock);
   }
 
   send(value: unknown, options?: SendOptions): Promise<RecordMetadata> {
@@ -188,11 +192,12 @@ export class TopicProducer {
 
   /** Fills in the record; its bytes stand in the scratch buffer from `pos` on. */
   #encode(record: OutboundRecord, value: unknown, options: SendOptions | undefined, scratch: Scratch, pos: number): RecordInit {
-    const { topic, telemetry, stages, access, clock, gate } = this.#layers;
+    const { topic, telemetry, stages, access, gate } = this.#layers;
     if (this.#closed) throw new TurnpikeError('CLOSED', `${topic}: the producer is closed; get another from the client.`, { topic, written: 'no' });
     if (options?.signal?.aborted)
       throw new TurnpikeError('ABORTED', `${topic}: the signal was aborted before send().`, { topic, written: 'no', cause: options.signal.reason });
-    const draft = new Draft(topic, value, options?.timestampMs ?? Math.floor(clock.now()), this.#layers.keyOf, options);
+    const now = this.#clock.now();
+    const draft = new Draft(topic, value, options?.timestampMs ?? now, this.#layers.keyOf, options);
     const span = telemetry.create(topic, draft);
     try {
       for (const stage of stages) this.#runStage(stage, draft);
@@ -202,7 +207,7 @@ export class TopicProducer {
       const bytes = Math.max(record.keyEnd - record.keyStart, 0) + Math.max(record.valueEnd - record.valueStart, 0);
       const outstanding = this.#outstanding;
       gate.refuse(topic, outstanding.records + 1, outstanding.bytes + bytes);
-      return { outstanding, deadlineMs: clock.monotonic() + this.#layers.options.deliveryTimeoutMs, span, bytes, timestampMs: draft.timestampMs };
+      return { outstanding, deadlineMs: this.#clock.monotonic() + this.#layers.options.deliveryTimeoutMs, span, bytes, timestampMs: draft.timestampMs };
     } catch (error) {
       const refusal = this.#refusal(error);
       span?.end(refusal);

@@ -64,7 +64,7 @@ export abstract class PendingRecord implements Pending {
   protected abstract failed(error: TurnpikeError): void;
 
   protected metadata({ topic, partition, baseOffset, logAppendTimeMs }: SettledBatch, index: number): RecordMetadata {
-    const offset = baseOffset < 0n ? -1n : baseOffset + BigInt(index);
+    const offset = baseOffset < 0n ? -1n : index === 0 ? baseOffset : baseOffset + BigInt(index);
     return { topic, partition, offset, timestampMs: logAppendTimeMs ?? this.timestampMs };
   }
 }
