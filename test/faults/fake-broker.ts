@@ -25,6 +25,24 @@ export interface ProduceAnswer {
   readonly rejected?: readonly number[];
 }
 
+/** One partition of a fetch, as it was asked for. */
+export interface FetchedAsk extends TopicPartition {
+  readonly offset: bigint;
+  readonly leaderEpoch: number;
+  readonly lastEpoch: number;
+  readonly maxBytes: number;
+}
+
+/** A fetch as it came. */
+export interface FetchRequest {
+  readonly node: number;
+  readonly maxBytes: number;
+  readonly sessionId: number;
+  readonly sessionEpoch: number;
+  readonly asks: readonly FetchedAsk[];
+  readonly forgotten: readonly string[];
+}
+
 /** "cut": the connection ends without an answer; "silence": it stays open, without one. */
 export type Mishap = 'cut' | 'silence';
 
@@ -32,7 +50,52 @@ const OFFSET_OUT_OF_RANGE = 1;
 const UNKNOWN_TOPIC = 3;
 const OUT_OF_ORDER_SEQUENCE = 45;
 const INVALID_PRODUCER_EPOCH = 47;
+const FETCH_SESSION_ID_NOT_FOUND = 70;
+const INVALID_FETCH_SESSION_EPOCH = 71;
+const FENCED_LEADER_EPOCH = 74;
+const UNKNOWN_LEADER_EPOCH = 75;
 const MEMBER_ID_REQUIRED = 79;
+
+interface FetchAnswer extends TopicPartition {
+  readonly code: number;
+  readonly end: bigint;
+  readonly diverging: { readonly epoch: number; readonly endOffset: bigint } | undefined;
+  readonly records: Buffer;
+}
+
+function fetchAnswer(w: Writer, code: number, sessionId: number, answers: readonly FetchAnswer[]): Writer {
+  return w
+    .appendInt32(0)
+    .appendInt16(code)
+    .appendInt32(sessionId)
+    .appendArray([...Map.groupBy(answers, (a) => a.topic)], (w, [topic, of]) =>
+      w.appendString(topic).appendArray(
+        of,
+        (w, { partition, code, end, diverging, records }) => {
+          w.appendInt32(partition)
+            .appendInt16(code)
+            .appendInt64(end)
+            .appendInt64(end)
+            .appendInt64(0n)
+            .appendArray(null, () => {})
+            .appendInt32(-1)
+            .appendBytes(records);
+          if (!diverging) return w.appendTaggedFields();
+          // One tagged field: number 0, of 13 bytes.
+          return w
+            .appendUnsignedVarInt(1)
+            .appendUnsignedVarInt(0)
+            .appendUnsignedVarInt(13)
+            .appendInt32(diverging.epoch)
+            .appendInt64(diverging.endOffset)
+            .appendTaggedFields();
+        },
+        true,
+        false,
+      ),
+    )
+    .appendTaggedFields();
+}
 const NOT_COORDINATOR = 16;
 const CONSUMER_GROUP_HEARTBEAT = 68;
 
@@ -56,11 +119,21 @@ export class FakeBroker implements AsyncDisposable {
   deaf = false;
   /** The partitions of each fetch, in the order in which they were asked for. */
   readonly fetched: string[][] = [];
+  readonly fetches: FetchRequest[] = [];
+  /** Record bytes that fetches were answered with. */
+  fetchedBytes = 0;
+  /** Whether fetch sessions (KIP-227) are kept, and those that are: what each asks for. */
+  keepsSessions = false;
+  readonly sessions = new Map<number, { epoch: number; readonly asks: Map<string, FetchedAsk> }>();
+  /** Leader epochs by partition, 0 where there is none: metadata tells them, fetches are checked against them, and records are of them. */
+  readonly epochs = new Map<string, number>();
   generation = 0;
   member = '';
   onProduce: (batch: ProducedBatch) => ProduceAnswer | Mishap = (batch) => this.write(batch);
   /** An error code of one fetched partition; 0 = as the log has it. */
   onFetch: (tp: TopicPartition) => number = () => 0;
+  /** Where the log ends that a partition's records were read of, if that isn't this one (KIP-595). */
+  onDiverging: (ask: FetchedAsk) => { readonly epoch: number; readonly endOffset: bigint } | undefined = () => undefined;
   onListOffsets: () => number = () => 0;
   onHeartbeat: () => number = () => 0;
   onCommit: (generation: number, member: string) => number | Mishap = () => 0;
@@ -74,6 +147,7 @@ export class FakeBroker implements AsyncDisposable {
   readonly #servers: Server[] = [];
   readonly #sockets = new Set<TLSSocket>();
   #nextProducerId = 1000n;
+  #nextSession = 1;
 
   static async open(ca: CertificateAuthority, init: { readonly nodes?: number; readonly topics: Readonly<Record<string, number>> }): Promise<FakeBroker> {
     const broker = new FakeBroker();
@@ -185,7 +259,7 @@ export class FakeBroker implements AsyncDisposable {
       case 0:
         return this.#produce(node, r, w);
       case 1:
-        return this.#fetch(r, w);
+        return this.#fetch(node, r, w);
       case 2:
         return this.#listOffsets(r, w);
       case 3:
@@ -323,7 +397,7 @@ export class FakeBroker implements AsyncDisposable {
               .appendInt16(leader < 0 ? 5 : 0)
               .appendInt32(partition)
               .appendInt32(leader)
-              .appendInt32(0)
+              .appendInt32(this.epochs.get(`${name}/${partition}`) ?? 0)
               .appendArray([0], (w, n) => w.appendInt32(n), true, false)
               .appendArray([0], (w, n) => w.appendInt32(n), true, false)
               .appendArray([], () => {}),
@@ -333,52 +407,87 @@ export class FakeBroker implements AsyncDisposable {
       .appendTaggedFields();
   }
 
-  #fetch(r: Reader, w: Writer): Writer {
-    for (let i = 0; i < 4; i++) r.readInt32();
+  #fetch(node: number, r: Reader, w: Writer): Writer {
+    for (let i = 0; i < 3; i++) r.readInt32();
+    const maxBytes = r.readInt32();
     r.readInt8();
-    for (let i = 0; i < 2; i++) r.readInt32();
-    const topics = r.readArray((r) => ({
-      topic: r.readString(),
-      partitions: r.readArray((r) => {
-        const partition = r.readInt32();
-        r.readInt32();
-        const offset = r.readInt64();
-        r.readInt32();
-        r.readInt64();
-        r.readInt32();
-        return { partition, offset };
-      }),
-    }));
-    this.fetched.push(topics.flatMap((t) => t.partitions.map((p) => `${t.topic}/${p.partition}`)));
-    return w
-      .appendInt32(0)
-      .appendInt16(0)
-      .appendInt32(0)
-      .appendArray(topics, (w, { topic, partitions }) =>
-        w.appendString(topic).appendArray(partitions, (w, { partition, offset }) => {
-          const end = this.end(topic, partition);
-          const code = this.onFetch({ topic, partition }) || (offset > end ? OFFSET_OUT_OF_RANGE : 0);
-          const stored = this.log.get(`${topic}/${partition}`) ?? [];
-          const due = code ? [] : stored.filter(({ baseOffset, batch }) => baseOffset + BigInt(batch.count) > offset);
-          w.appendInt32(partition)
-            .appendInt16(code)
-            .appendInt64(end)
-            .appendInt64(end)
-            .appendInt64(0n)
-            .appendArray(null, () => {})
-            .appendInt32(-1)
-            .appendBytes(
-              Buffer.concat(
-                due.map(({ baseOffset, batch }) => {
-                  const bytes = Buffer.from(batch.bytes);
-                  bytes.writeBigInt64BE(baseOffset, 0);
-                  return bytes;
-                }),
-              ),
-            );
-        }),
-      )
-      .appendTaggedFields();
+    const [sessionId, sessionEpoch] = [r.readInt32(), r.readInt32()];
+    const asks = r
+      .readArray((r) => {
+        const topic = r.readString();
+        return r.readArray((r): FetchedAsk => {
+          const [partition, leaderEpoch, offset, lastEpoch] = [r.readInt32(), r.readInt32(), r.readInt64(), r.readInt32()];
+          r.readInt64();
+          return { topic, partition, leaderEpoch, offset, lastEpoch, maxBytes: r.readInt32() };
+        });
+      })
+      .flat();
+    const forgotten = r
+      .readArray((r) => {
+        const topic = r.readString();
+        return r.readArray((r) => `${topic}/${r.readInt32()}`, true, false);
+      })
+      .flat();
+    this.fetched.push(asks.map((a) => `${a.topic}/${a.partition}`));
+    this.fetches.push({ node, maxBytes, sessionId, sessionEpoch, asks, forgotten });
+    const session = this.#session(sessionId, sessionEpoch, asks, forgotten);
+    if (typeof session === 'number') return fetchAnswer(w, session, 0, []);
+    let left = maxBytes;
+    const answers = [...session.asks.values()].map((ask) => {
+      const answer = this.#read(ask, left);
+      left -= answer.records.length;
+      return answer;
+    });
+    this.fetchedBytes += maxBytes - left;
+    // Of a session only what is news.
+    const news = sessionEpoch > 0 ? answers.filter((a) => a.code !== 0 || a.diverging || a.records.length > 0) : answers;
+    return fetchAnswer(w, 0, session.id, news);
+  }
+
+  #session(
+    id: number,
+    epoch: number,
+    asks: readonly FetchedAsk[],
+    forgotten: readonly string[],
+  ): { readonly id: number; readonly asks: ReadonlyMap<string, FetchedAsk> } | number {
+    const named = asks.map((a) => [`${a.topic}/${a.partition}`, a] as const);
+    if (epoch <= 0) {
+      this.sessions.delete(id);
+      if (!this.keepsSessions) return { id: 0, asks: new Map(named) };
+      const session = { epoch: 1, asks: new Map(named) };
+      this.sessions.set(this.#nextSession, session);
+      return { id: this.#nextSession++, asks: session.asks };
+    }
+    const session = this.sessions.get(id);
+    if (!session) return FETCH_SESSION_ID_NOT_FOUND;
+    if (session.epoch !== epoch) return INVALID_FETCH_SESSION_EPOCH;
+    session.epoch++;
+    for (const [key, ask] of named) session.asks.set(key, ask);
+    for (const key of forgotten) session.asks.delete(key);
+    return { id, asks: session.asks };
+  }
+
+  /** As much as fits, and the first batch of an answer in any case. */
+  #read(ask: FetchedAsk, left: number): FetchAnswer {
+    const { topic, partition, offset } = ask;
+    const key = `${topic}/${partition}`;
+    const end = this.end(topic, partition);
+    const epoch = this.epochs.get(key) ?? 0;
+    const stale = ask.leaderEpoch < 0 || ask.leaderEpoch === epoch ? 0 : ask.leaderEpoch < epoch ? FENCED_LEADER_EPOCH : UNKNOWN_LEADER_EPOCH;
+    const diverging = ask.lastEpoch < 0 ? undefined : this.onDiverging(ask);
+    const code = this.onFetch({ topic, partition }) || stale || (offset > end && !diverging ? OFFSET_OUT_OF_RANGE : 0);
+    const batches: Buffer[] = [];
+    let size = 0;
+    for (const { baseOffset, batch } of code || diverging ? [] : (this.log.get(key) ?? [])) {
+      if (baseOffset + BigInt(batch.count) <= offset) continue;
+      if (size + batch.bytes.length > Math.min(left, ask.maxBytes) && (size > 0 || left <= 0)) break;
+      const bytes = Buffer.from(batch.bytes);
+      bytes.writeBigInt64BE(baseOffset, 0);
+      bytes.writeInt32BE(epoch, 12);
+      batches.push(bytes);
+      size += bytes.length;
+    }
+    return { topic, partition, code, end, diverging, records: Buffer.concat(batches) };
   }
 
   #listOffsets(r: Reader, w: Writer): Writer {

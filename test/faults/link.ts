@@ -1,4 +1,4 @@
-import { type DrainGate, type Identity, type Link, openGate, type SettledBatch, silentLogger, systemClock } from '@turnpike/core/spi';
+import { type DrainGate, type Identity, type Link, type Logger, openGate, type SettledBatch, silentLogger, systemClock } from '@turnpike/core/spi';
 import type { CertificateAuthority } from '@turnpike/testing';
 import { wireTransport } from '@turnpike/transports/wire';
 import type { FakeBroker } from './fake-broker.ts';
@@ -9,6 +9,7 @@ export function linkTo(
   { ca }: CertificateAuthority,
   onSettled: (batches: readonly SettledBatch[]) => void = () => {},
   gate: DrainGate = openGate,
+  logger: Logger = silentLogger,
 ): Promise<Link> {
   const identity = { kind: 'mtls', principal: 'svc', tls: () => ({ ca }), onChange: () => ({ [Symbol.dispose]: () => {} }) } as unknown as Identity;
   return wireTransport().connect({
@@ -17,7 +18,7 @@ export function linkTo(
     clientId: 'svc',
     connectTimeoutMs: 5_000,
     clock: systemClock,
-    logger: silentLogger,
+    logger,
     gate,
     fetchGate: openGate,
     events: {

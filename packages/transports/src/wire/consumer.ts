@@ -17,7 +17,7 @@ import { isKafkaError } from './errors.ts';
 import { Fetcher, type FetchPosition, newFetchPosition } from './fetcher.ts';
 import type { Membership } from './membership.ts';
 import type { Metadata } from './metadata.ts';
-import { listOffsets } from './offsets.ts';
+import { listOffsets, offsetsAtHand } from './offsets.ts';
 import { ReadAhead } from './read-ahead.ts';
 
 /** A group member: its membership, where it reads, and what it commits. Fetching is the Fetcher's. */
@@ -56,7 +56,7 @@ export class WireConsumer implements ConsumerPort {
       reset: (position, target) =>
         void this.#find(
           [position],
-          (tps) => this.#listOffsets(tps, target),
+          (tps) => offsetsAtHand(this.#offsetsParts(), tps, target),
           (failure) => this.#fail(failure),
         ),
       failed: (error) => this.#fail(error),
@@ -166,7 +166,7 @@ export class WireConsumer implements ConsumerPort {
         this.#ahead.start(
           tps,
           (of) => this.#coordinator.committed(of, requestTimeoutMs, () => this.#membership?.member()),
-          (of, target) => this.#listOffsets(of, target),
+          (of, target) => offsetsAtHand(this.#offsetsParts(), of, target),
         ),
       (error) => this.#listener?.failed(error),
     );
@@ -212,12 +212,15 @@ export class WireConsumer implements ConsumerPort {
   }
 
   #listOffsets(partitions: readonly TopicPartition[], target: SeekTarget): Promise<readonly CommitOffset[]> {
-    const parts = {
+    return listOffsets(this.#offsetsParts(), partitions, target, this.#options.requestTimeoutMs);
+  }
+
+  #offsetsParts(): Parameters<typeof listOffsets>[0] {
+    return {
       context: this.#context,
       metadata: this.#metadata,
       connections: this.#connections,
       readCommitted: this.#options.isolation === 'read_committed',
     };
-    return listOffsets(parts, partitions, target, this.#options.requestTimeoutMs);
   }
 }

@@ -121,6 +121,7 @@ export class Fetcher {
   readonly #checks = new Set<Promise<void>>();
   #looking: Promise<void> | undefined;
   #lookAfterMs = LEADER_RETRY_MS.first;
+  #isOver = false;
 
   constructor(parts: Parts) {
     this.#parts = parts;
@@ -141,6 +142,12 @@ export class Fetcher {
     else this.#lookAfterMs = LEADER_RETRY_MS.first;
   }
 
+  /** Nothing more is fetched: who polls is told why. */
+  #fail(error: TurnpikeError): void {
+    this.#isOver = true;
+    this.#parts.failed(error);
+  }
+
   /** How many bytes of what was polled wait for their handlers. */
   set backlog(bytes: number) {
     this.#backlog = bytes;
@@ -155,7 +162,7 @@ export class Fetcher {
   async #fetchFrom(source: Source): Promise<void> {
     const { ahead, closed, context, metadata } = this.#parts;
     let question: Question | undefined;
-    while (!closed.aborted) {
+    while (!closed.aborted && !this.#isOver) {
       try {
         if (question === undefined) {
           if (!this.#leads(source)) {
@@ -192,7 +199,7 @@ export class Fetcher {
         const ours = asTurnpikeError(error, 'INTERNAL', 'fetching failed.');
         if (closed.aborted) return;
         if (!ours.retriable) {
-          this.#parts.failed(ours);
+          this.#fail(ours);
           return;
         }
         context.logger.debug('consumer.fetch_failed', { broker: source.leader, message: ours.message });
@@ -400,7 +407,7 @@ export class Fetcher {
       return;
     }
     if (!error.retriable) {
-      this.#parts.failed(error);
+      this.#fail(error);
       return;
     }
     logger.debug('consumer.partition_unavailable', { topic, partition, group, message: error.message });
@@ -437,7 +444,7 @@ export class Fetcher {
     const { group, startAt } = options;
     const to = endOffset < offset ? endOffset : offset;
     if (startAt === 'fail') {
-      this.#parts.failed(
+      this.#fail(
         new TurnpikeError(
           'OFFSET_OUT_OF_RANGE',
           `${topic}/${partition}: its log was cut back to ${to}, and ${group} has read up to ${offset}: a broker without its newest records was elected leader. What was written since may stand at offsets that count as handled. Seek, or reset the group's offset to ${to}; with another consumer.startAt than "fail" reading goes on there by itself.`,

@@ -28,7 +28,7 @@ export async function listOffsets(
   if (typeof target === 'bigint') return partitions.map((tp) => ({ ...tp, offset: target }));
   const { clock } = parts.context;
   const until = clock.monotonic() + forMs;
-  const timestamp = target === 'beginning' ? EARLIEST : target === 'end' ? LATEST : BigInt(target.timestampMs);
+  const timestamp = timestampOf(target);
   const found: CommitOffset[] = [];
   let left = partitions;
   for (;;) {
@@ -44,6 +44,22 @@ export async function listOffsets(
   if (past.length === 0) return found;
   return [...found.filter((o) => o.offset >= 0n), ...(await listOffsets(parts, past, 'end', forMs))];
 }
+
+/** One round of it: of those whose leader can't be asked at the moment there is nothing in the answer, and they hold up no others. Rejects with what doesn't pass. */
+export async function offsetsAtHand(
+  parts: ListOffsetsParts,
+  partitions: readonly TopicPartition[],
+  target: 'beginning' | 'end',
+): Promise<readonly CommitOffset[]> {
+  const { found, left, error } = await askLeaders(parts, partitions, timestampOf(target));
+  if (left.length === 0) return found;
+  if (!error.retriable) throw error;
+  await parts.metadata.refresh([...new Set(left.map((tp) => tp.topic))]).catch(() => {});
+  return found;
+}
+
+const timestampOf = (target: Exclude<SeekTarget, bigint>): bigint =>
+  target === 'beginning' ? EARLIEST : target === 'end' ? LATEST : BigInt(target.timestampMs);
 
 async function askLeaders(
   parts: ListOffsetsParts,

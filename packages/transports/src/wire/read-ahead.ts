@@ -201,6 +201,8 @@ export class ReadAhead<P extends Position> {
           const at = offsets.get(partitionKey(position.tp));
           if (at !== undefined) found(position, at);
         }
+        // The leader of the others can't be asked at the moment.
+        if (asked.some(waits)) await pause(clock, RETRY_MS, this.#closed);
       } catch (error) {
         const ours = asTurnpikeError(error, 'INTERNAL', `${group}: its offsets could not be read.`, { group });
         if (this.#closed.aborted) return;
