@@ -25,13 +25,13 @@ export interface ConsumerOptions {
   readonly commitIntervalMs?: number;
   /** Records of one partition that wait for its handler (>= 1); beyond it the partition is paused. Default 2_000. */
   readonly maxQueuedRecords?: number;
-  /** Bytes of one fetch answer (>= 1 KiB). Default 16 MiB. */
+  /** Bytes of one fetch answer, at most (>= 1 KiB). Default 16 MiB; less is asked for while the handlers don't keep up. */
   readonly maxFetchBytes?: number;
   /** Bytes of one partition in it (>= 1 KiB). Default 1 MiB. */
   readonly maxPartitionFetchBytes?: number;
   /** How long the broker holds a fetch that finds nothing, in ms (>= 0). Default 500. */
   readonly fetchWaitMs?: number;
-  /** Bytes that may be fetched ahead of the handlers (>= 1 KiB). Default 32 MiB. */
+  /** Bytes that may be fetched ahead of the handlers, of all partitions together (>= 1 KiB). Default 32 MiB: enough for brokers that are far away. */
   readonly maxPrefetchBytes?: number;
   /** ms (> 0). Default 10_000. */
   readonly requestTimeoutMs?: number;
