@@ -12,7 +12,7 @@ export const text: Serde<unknown> = { encodeInto: () => -1, ready: async () => {
 export const P0 = { topic: 't', partition: 0 };
 
 /** A port whose records, assignments and commits come when the test says so. */
-export class HeldPort implements ConsumerPort {
+class HeldPort implements ConsumerPort {
   listener: AssignmentListener | undefined;
   readonly #joined: Promise<void>;
   readonly commits: (readonly CommitOffset[])[] = [];

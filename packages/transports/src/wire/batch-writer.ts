@@ -2,24 +2,24 @@ import { promisify } from 'node:util';
 import { gzip, zstdCompress } from 'node:zlib';
 import { CompressionAlgorithms, compressionsAlgorithms } from '@platformatic/kafka';
 import type { Compression, ProduceBatch } from '@turnpike/core/spi';
+import {
+  ATTRIBUTES,
+  BASE_SEQUENCE,
+  BASE_TIMESTAMP,
+  COUNT,
+  CRC,
+  HEADER_BYTES,
+  LAST_OFFSET_DELTA,
+  LEADER_EPOCH,
+  LENGTH,
+  MAGIC,
+  MAX_TIMESTAMP,
+  PRODUCER_EPOCH,
+  PRODUCER_ID,
+  TRANSACTIONAL,
+} from './batch-format.ts';
 import { crc32c } from './crc32c.ts';
 
-// The header of a record batch of magic 2 (Kafka's protocol, "Record Batch"): what stands where.
-const LENGTH = 8;
-const LEADER_EPOCH = 12;
-const MAGIC = 16;
-const CRC = 17;
-const ATTRIBUTES = 21;
-const LAST_OFFSET_DELTA = 23;
-const BASE_TIMESTAMP = 27;
-const MAX_TIMESTAMP = 35;
-const PRODUCER_ID = 43;
-const PRODUCER_EPOCH = 51;
-const BASE_SEQUENCE = 53;
-const COUNT = 57;
-const HEADER_BYTES = 61;
-
-const TRANSACTIONAL = 1 << 4;
 /** From so many bytes on a batch is compressed in the thread pool: below it the way there costs more than the work. */
 const ASIDE_BYTES = 8 * 1024;
 
