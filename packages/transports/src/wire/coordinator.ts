@@ -35,21 +35,24 @@ export class Coordinator {
   }
 
   /** One request to the coordinator. Rejects with our error; after one that says that it has moved, or that it is gone, the next call looks for it again. */
-  async call<Args extends unknown[], R>(purpose: Purpose, api: API<Args, R>, args: Args, doing: string): Promise<R> {
+  call<Args extends unknown[], R>(purpose: Purpose, api: API<Args, R>, args: Args, doing: string): Promise<R> {
+    return this.#ask(doing, (address, where) => this.#connections.call(address, purpose, api, args, where));
+  }
+
+  /** Whether it has this version of an API. */
+  speaks<Args extends unknown[], R>(purpose: Purpose, api: API<Args, R>, doing: string): Promise<boolean> {
+    return this.#ask(doing, (address, where) => this.#connections.speaks(address, purpose, api, where));
+  }
+
+  async #ask<R>(doing: string, ask: (address: Address, where: Where) => Promise<R>): Promise<R> {
     const where: Where = { doing, group: this.group, principal: this.#context.identity.principal };
     try {
-      return await this.#connections.call(await this.#find(), purpose, api, args, where);
+      return await ask(await this.#find(), where);
     } catch (error) {
       const ours = asTurnpikeError(error, 'INTERNAL', doing);
       if (ours.code === 'BROKER_UNAVAILABLE') this.#address = undefined;
       throw ours;
     }
-  }
-
-  /** Whether it has this version of an API. */
-  async speaks<Args extends unknown[], R>(purpose: Purpose, api: API<Args, R>, doing: string): Promise<boolean> {
-    const where: Where = { doing, group: this.group, principal: this.#context.identity.principal };
-    return this.#connections.speaks(await this.#find(), purpose, api, where);
   }
 
   /** As call(), again and again until the deadline, while the error may pass. */
