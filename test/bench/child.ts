@@ -28,6 +28,6 @@ async function run(job: Job): Promise<Answer> {
     return { outcome: await measure(client, job) };
   } catch (error) {
     if (error instanceof Missing) return { missing: error.message };
-    return { failed: error instanceof Error ? `${error.message}\n${error.stack}` : String(error) };
+    return { failed: error instanceof Error ? (error.stack ?? error.message) : String(error) };
   }
 }

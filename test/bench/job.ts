@@ -63,15 +63,15 @@ export interface Outcome {
 
 export type Answer = { readonly outcome: Outcome } | { readonly missing: string } | { readonly failed: string };
 
-/** A producer as a test drives it: record `i` is one of those that it has made ready before. */
-export interface BenchProducer extends AsyncDisposable {
+/** A producer as a test drives it: record `i` is one of those that it has made ready before. Nothing here is closed: the process is ended, and all of it with it. */
+export interface BenchProducer {
   sendOne(i: number): Promise<unknown>;
   sendMany(i: number, count: number): Promise<unknown>;
   /** Runs a caller's loop as the work of request `i`. Default: as it is. */
   inRequest?<T>(i: number, f: () => T): T;
 }
 
-export interface BenchConsumer extends AsyncDisposable {
+export interface BenchConsumer {
   /** Reads from the topic's beginning and calls for each record with its bytes. */
   start(onRecord: (bytes: number) => void): Promise<void>;
 }

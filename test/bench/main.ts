@@ -100,10 +100,11 @@ function readOptions() {
     const { quick } = values;
     const seconds = positive('seconds', values.seconds, quick ? 1.5 : 3);
     const timing: Timing = {
-      rounds: positive('rounds', values.rounds, quick ? 3 : 5),
+      rounds: Math.ceil(positive('rounds', values.rounds, quick ? 3 : 5)),
       measureMs: seconds * 1000,
       warmUpMs: quick ? 600 : 1_500,
       consumeMs: quick ? 3_000 : Math.max(15_000, seconds * 1000),
+      soakSeconds: values.seconds === undefined ? undefined : seconds,
     };
     const profile = values.profile === undefined ? undefined : path.resolve(values.profile);
     if (profile !== undefined) mkdirSync(profile, { recursive: true });

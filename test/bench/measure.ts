@@ -60,24 +60,14 @@ class Meter {
 
 const after = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
-/** Runs the job's work and closes what it has opened. */
 export async function measure(client: BenchClient, job: Job): Promise<Outcome> {
   const { work } = job;
   if (work.kind === 'consume') return consume(client, job, work);
   if (work.kind === 'soak') return soak(client, job, work);
   const producer = await client.producer();
-  try {
-    if (work.kind === 'produce') return await produce(producer, job, work);
-    if (work.kind === 'sequential') return await sequential(producer, job);
-    return await atRate(producer, job, work.perSecond);
-  } finally {
-    await close(producer);
-  }
-}
-
-/** A peer that doesn't end is no matter of ours: the process does. */
-async function close(what: AsyncDisposable): Promise<void> {
-  await Promise.race([Promise.resolve(what[Symbol.asyncDispose]()).catch(() => {}), after(2_000)]);
+  if (work.kind === 'produce') return produce(producer, job, work);
+  if (work.kind === 'sequential') return sequential(producer, job);
+  return atRate(producer, job, work.perSecond);
 }
 
 type Produce = Extract<Work, { kind: 'produce' }>;
@@ -181,7 +171,6 @@ async function consume(client: BenchClient, job: Job, { by, records }: Extract<W
     return await done.promise;
   } finally {
     for (const timer of timers) clearTimeout(timer);
-    await close(consumer);
   }
 }
 
@@ -220,8 +209,6 @@ async function soak(client: BenchClient, job: Job, { perSecond, seconds }: Extra
   }
   if (failure !== undefined) throw failure;
   const outcome = meter.stop(Math.min(read, acknowledged));
-  await close(producer);
-  await close(consumer);
   const second = samples.filter((s) => s.x >= seconds / 120);
   return { ...outcome, rssSlope: slopeOf(second), rssSamples: samples.map((s) => Math.round(s.y)) };
 }

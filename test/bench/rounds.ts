@@ -13,6 +13,8 @@ export interface Timing {
   readonly measureMs: number;
   /** Reading ends when so many records are read, or after this. */
   readonly consumeMs: number;
+  /** Instead of a soak's own; its target is about those. */
+  readonly soakSeconds: number | undefined;
 }
 
 export interface Running {
@@ -57,7 +59,8 @@ export async function runTest(test: BenchTest, cluster: BenchCluster, running: R
 }
 
 async function jobOf(test: BenchTest, topic: string, cluster: BenchCluster, timing: Timing): Promise<Omit<Job, 'client'>> {
-  const { work, payload, valueBytes, compression, listener } = test;
+  const { payload, valueBytes, compression, listener } = test;
+  const work = test.work.kind === 'soak' ? { ...test.work, seconds: timing.soakSeconds ?? test.work.seconds } : test.work;
   return {
     work,
     payload,
@@ -91,6 +94,8 @@ function runChild(job: Job, { profiles }: Running): Promise<Answer> {
     const timer = setTimeout(() => child.kill('SIGKILL'), job.warmUpMs + job.measureMs + long + GRACE_MS);
     child.on('message', (message) => {
       answer = message as Answer;
+      // It has nothing more to say. With a profile to write it ends by itself.
+      if (profiles === undefined) child.kill('SIGKILL');
     });
     child.on('exit', (code, signal) => {
       clearTimeout(timer);

@@ -61,7 +61,6 @@ async function promisifiedProducer(library: Library, job: Job, more: Readonly<Re
       ? async (i) => producer.send({ topic, messages: [{ key: orderAt(i).orderId, value: await encode(orderAt(i)) }] })
       : (i) => producer.send({ topic, messages: [{ key: at(keys, i), value: at(values, i) }] }),
     sendMany: (i, count) => producer.send({ topic, messages: Array.from({ length: count }, (_, n) => ({ key: at(keys, i + n), value: at(values, i + n) })) }),
-    [Symbol.asyncDispose]: () => producer.disconnect(),
   };
 }
 
@@ -92,7 +91,6 @@ async function callbackProducer({ Producer }: Library, job: Job): Promise<BenchP
   return {
     sendOne: (i) => sendAll(i, 1),
     sendMany: sendAll,
-    [Symbol.asyncDispose]: () => new Promise((resolve) => producer.disconnect(() => resolve())),
   };
 }
 
@@ -111,7 +109,6 @@ async function promisifiedConsumer(library: Library, job: Job, by: 'record' | 'b
             }
           : { eachMessage: async ({ message }) => onRecord(message.value?.length ?? 0) },
       ),
-    [Symbol.asyncDispose]: () => consumer.disconnect(),
   };
 }
 
@@ -128,8 +125,6 @@ async function callbackConsumer({ KafkaConsumer }: Library, job: Job): Promise<B
       consumer.subscribe([job.topic]);
       consumer.consume();
     },
-    // Its process ends here: the library's own disconnect() crashes one whose flow is running.
-    [Symbol.asyncDispose]: async () => {},
   };
 }
 

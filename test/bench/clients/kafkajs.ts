@@ -35,7 +35,6 @@ export function kafkajsClient(job: Job, eachBatch: boolean): BenchClient {
           : (i) => producer.send({ topic, acks: -1, messages: [{ key: at(keys, i), value: at(values, i) }] }),
         sendMany: (i, count) =>
           producer.send({ topic, acks: -1, messages: Array.from({ length: count }, (_, n) => ({ key: at(keys, i + n), value: at(values, i + n) })) }),
-        [Symbol.asyncDispose]: () => producer.disconnect(),
       };
     },
     async consumer(by) {
@@ -53,7 +52,6 @@ export function kafkajsClient(job: Job, eachBatch: boolean): BenchClient {
                 }
               : { eachMessage: async ({ message }) => onRecord(message.value?.length ?? 0) },
           ),
-        [Symbol.asyncDispose]: () => consumer.disconnect(),
       };
     },
   };

@@ -28,7 +28,6 @@ export function platformaticClient(job: Job): BenchClient {
         sendOne: (i) => producer.send({ messages: [{ topic, key: at(keys, i), value: at(values, i) }], ...more }),
         sendMany: (i, count) =>
           producer.send({ messages: Array.from({ length: count }, (_, n) => ({ topic, key: at(keys, i + n), value: at(values, i + n) })), ...more }),
-        [Symbol.asyncDispose]: () => producer.close(),
       };
     },
     async consumer(by) {
@@ -39,7 +38,6 @@ export function platformaticClient(job: Job): BenchClient {
           const stream = await consumer.consume({ topics: [topic], mode: 'earliest', autocommit: true });
           for await (const message of stream) onRecord(message.value.length);
         },
-        [Symbol.asyncDispose]: () => consumer.close(true),
       };
     },
   };

@@ -91,7 +91,7 @@ async function grantOf(
       { id: 'read', group, unit: 'bytesIn', ...quota },
     ],
   };
-  const file = path.join(job.folder, `grant-${process.pid}.jws`);
+  const file = path.join(job.folder, `grant-${group}.jws`);
   writeFileSync(file, await signGrant(claims, { key: key.privateJwk }), { mode: 0o600 });
   return { claims, file, rootKey: key.publicJwk as Readonly<Record<string, string>> };
 }
@@ -139,7 +139,7 @@ export function turnpikeClient(job: Job, name: TransportName): BenchClient {
       const traced = job.payload === 'order' ? startTracing() : undefined;
       const { kafka } = await open();
       const { send, sendBatch } = kafka.producer(job.topic);
-      return producerOf(job, { send, sendBatch: (list) => sendBatch(list), close: () => kafka.close(), ...(traced ? { traced } : {}) });
+      return producerOf(job, { send, sendBatch: (list) => sendBatch(list), ...(traced ? { traced } : {}) });
     },
     async consumer(by) {
       const { kafka, group } = await open();
@@ -153,16 +153,16 @@ export function turnpikeClient(job: Job, name: TransportName): BenchClient {
             : consumer.runBatch((batch) => {
                 for (const event of batch) onRecord(bytesOf(event.value));
               }),
-        [Symbol.asyncDispose]: () => kafka.close(),
       };
     },
   };
 }
 
-/** The same pipeline without grant, quota and tracing: what the enforcement costs is the difference. */
+/** The same pipeline in the same requests, without grant, quota and telemetry of its own: what these cost is the difference. */
 export function openClient(job: Job): BenchClient {
   return {
     async producer() {
+      const traced = job.payload === 'order' ? startTracing() : undefined;
       const { claims } = await grantOf(job, newGroup());
       const topic = topicContract(job);
       const options = compileProducerOptions(producerOptions(job));
@@ -195,11 +195,7 @@ export function openClient(job: Job): BenchClient {
         sticky: new StickyPartition({ random: Math.random, switchBytes: 16_384 }),
         options,
       });
-      const close = async () => {
-        await port[Symbol.asyncDispose]();
-        await link[Symbol.asyncDispose]();
-      };
-      return producerOf(job, { send: (event) => producer.send(event), sendBatch: (list) => producer.sendBatch(list), close });
+      return producerOf(job, { send: (event) => producer.send(event), sendBatch: (list) => producer.sendBatch(list), ...(traced ? { traced } : {}) });
     },
     consumer: () => Promise.reject(new Error('the stages of consuming are not measured one by one')),
   };
@@ -208,11 +204,10 @@ export function openClient(job: Job): BenchClient {
 interface Sending {
   readonly send: (event: Sent) => Promise<unknown>;
   readonly sendBatch: (events: readonly Sent[]) => Promise<unknown>;
-  readonly close: () => Promise<void>;
   readonly traced?: ReturnType<typeof startTracing>;
 }
 
-function producerOf(job: Job, { send, sendBatch, close, traced }: Sending): BenchProducer {
+function producerOf(job: Job, { send, sendBatch, traced }: Sending): BenchProducer {
   const values = valuesOf(job.valueBytes - FRAME_BYTES);
   const sent: readonly Sent[] =
     job.payload === 'order'
@@ -222,6 +217,5 @@ function producerOf(job: Job, { send, sendBatch, close, traced }: Sending): Benc
     sendOne: (i) => send(at(sent, i)),
     sendMany: (i, count) => sendBatch(Array.from({ length: count }, (_, n) => at(sent, i + n))),
     ...(traced ?? {}),
-    [Symbol.asyncDispose]: close,
   };
 }
