@@ -11,7 +11,7 @@ import { Handled } from './support/handled.ts';
 import { History, holds, type Verdict } from './support/history.ts';
 import { type Kill, Leaders, until } from './support/leaders.ts';
 import { Load } from './support/load.ts';
-import { Members } from './support/members.ts';
+import { Members, WAYS } from './support/members.ts';
 import { Random } from './support/random.ts';
 import { readBack } from './support/read-back.ts';
 
@@ -19,7 +19,7 @@ const USAGE = `npm run prove -- wire [OPTION]: leaders are killed under load, on
 
   --quick     3 leaders instead of 10
   --kills N   so many
-  --rate N    records a second (default 6000)
+  --rate N    records a second (default 6000; 4000 with --quick)
   --timeout N delivery timeout in ms (default 60000). Under 30000 records may fail:
               then only what their errors claim is checked
   --seed N    the same choices again; one is taken and printed by default
@@ -68,11 +68,11 @@ await using kafka = await connect(service, {
 console.log(`3 brokers over mTLS; ${TOPICS.length} topics of ${PARTITIONS} partitions, 3 replicas, at least 2 in sync; ${options.rate} records a second`);
 
 const members = new Members({ kafka, handled, admin: desk.admin });
-members.join();
-members.join();
+members.join('loop');
+members.join('run');
 const leaders = new Leaders(platform, desk.admin, TOPICS);
 await leaders.settled();
-const load = new Load({ kafka, history, random, rate: options.rate });
+const load = new Load({ kafka, history, random: new Random(options.seed + 1), rate: options.rate });
 const started = performance.now();
 let killed = 0;
 try {
@@ -84,10 +84,8 @@ try {
     await pause(CALM_MS);
     console.log(lineOf(killed + 1, await leaders.kill({ random, load, history })));
     // A rebalance more, which no broker's death has asked for.
-    if (random.next() < 0.5) {
-      members.join();
-      await members.leave();
-    }
+    members.join(random.of(WAYS));
+    await members.leave();
   }
 } catch (error) {
   console.log(error instanceof Error ? `${error.stack}` : String(error)); // What has been sent until now is audited all the same.
@@ -177,7 +175,7 @@ function readOptions() {
     }
     return {
       kills: numberOf('--kills', values.kills, values.quick ? 3 : 10, 1),
-      rate: numberOf('--rate', values.rate, 6_000, 1),
+      rate: numberOf('--rate', values.rate, values.quick ? 4_000 : 6_000, 1),
       timeoutMs: numberOf('--timeout', values.timeout, 2 * NO_FAILURE_MS, 1),
       seed: numberOf('--seed', values.seed, Math.floor(Math.random() * 2 ** 31), 0),
       verbose: values.verbose,
