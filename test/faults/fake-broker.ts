@@ -210,6 +210,12 @@ export class FakeBroker implements AsyncDisposable {
     for (const socket of this.#sockets) socket.destroy();
   }
 
+  /** A node that is gone for good. */
+  kill(node: number): void {
+    this.#servers[node]?.close();
+    this.cut();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.cut();
     await Promise.all(this.#servers.map((s) => new Promise((resolve) => s.close(resolve))));

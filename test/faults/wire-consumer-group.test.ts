@@ -13,6 +13,7 @@ const UNSUPPORTED_VERSION = 35;
 const FENCED_INSTANCE_ID = 82;
 const FENCED_MEMBER_EPOCH = 110;
 const STALE_MEMBER_EPOCH = 113;
+const FIND_COORDINATOR = 10;
 
 let ca: CertificateAuthority;
 let broker: FakeBroker;
@@ -162,6 +163,20 @@ describe('wire, a KIP-848 member: joining and leaving', () => {
     await port.commit(ofT(3n));
     expect(broker.committed.get('t/0')).toBe(3n);
     expect(told).toEqual(['assigned other/0,t/0,t/1']);
+  });
+
+  // It asked the dead one for ever whether it has the API: only a request that fails made it look for another.
+  it('joins again at the next coordinator when the one before it was gone for longer than a session', async () => {
+    const { told, joined } = member({ sessionTimeoutMs: 1_000, requestTimeoutMs: 300 }, {}, ['t']);
+    await joined;
+    broker.topics.set('t', [1, 1]);
+    broker.kill(0);
+    await expect.poll(() => told, { timeout: 5_000 }).toEqual(['assigned t/0,t/1', 'lost t/0,t/1']);
+    const asked = () => broker.asked.filter((a) => a.api === FIND_COORDINATOR).length;
+    const before = asked();
+    await expect.poll(() => asked() - before, { timeout: 5_000 }).toBeGreaterThan(1); // It finds the dead one, until the group has another.
+    broker.coordinator = 1;
+    await expect.poll(() => told, { timeout: 5_000 }).toEqual(['assigned t/0,t/1', 'lost t/0,t/1', 'assigned t/0,t/1']);
   });
 
   it('closes in bounded time while the coordinator is silent', async () => {
