@@ -132,6 +132,8 @@ export class FakeBroker implements AsyncDisposable {
   onProduce: (batch: ProducedBatch) => ProduceAnswer | Mishap = (batch) => this.write(batch);
   /** An error code of one fetched partition; 0 = as the log has it. */
   onFetch: (tp: TopicPartition) => number = () => 0;
+  /** An error code of a whole fetch. */
+  onFetchRequest: () => number = () => 0;
   /** Where the log ends that a partition's records were read of, if that isn't this one (KIP-595). */
   onDiverging: (ask: FetchedAsk) => { readonly epoch: number; readonly endOffset: bigint } | undefined = () => undefined;
   onListOffsets: () => number = () => 0;
@@ -436,6 +438,8 @@ export class FakeBroker implements AsyncDisposable {
       .flat();
     this.fetched.push(asks.map((a) => `${a.topic}/${a.partition}`));
     this.fetches.push({ node, maxBytes, sessionId, sessionEpoch, asks, forgotten });
+    const refused = this.onFetchRequest();
+    if (refused) return fetchAnswer(w, refused, 0, []);
     const session = this.#session(sessionId, sessionEpoch, asks, forgotten);
     if (typeof session === 'number') return fetchAnswer(w, session, 0, []);
     let left = maxBytes;

@@ -8,6 +8,7 @@ import { linkTo } from './link.ts';
 // Kafka's error codes (protocol guide, "Error codes").
 const FETCH_SESSION_ID_NOT_FOUND = 70;
 const NOT_LEADER = 6;
+const REQUEST_TIMED_OUT = 7;
 
 let ca: CertificateAuthority;
 let broker: FakeBroker;
@@ -198,6 +199,17 @@ describe('wire fetch: what is read ahead', () => {
     await new Promise((resolve) => setTimeout(resolve, 200));
     // The first batch of an answer comes whatever its size: of each broker one may be too much.
     expect(broker.fetchedBytes).toBeLessThanOrEqual(64 * KIB + 2 * (BATCH + KIB));
+  });
+
+  // What a refused fetch might have brought was given back twice, and so much too much was read ahead from then on.
+  it('stays under it after fetches that were refused as a whole', async () => {
+    await fill(0, values(30));
+    let refusals = 2;
+    broker.onFetchRequest = () => (refusals-- > 0 ? REQUEST_TIMED_OUT : 0);
+    await member({ maxPrefetchBytes: 64 * KIB, maxPartitionFetchBytes: 64 * KIB });
+    await expect.poll(() => broker.fetchedBytes, { timeout: 5_000 }).toBeGreaterThan(BATCH);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    expect(broker.fetchedBytes).toBeLessThanOrEqual(64 * KIB + BATCH + KIB);
   });
 
   it('counts what waits for handlers, and goes on when that is handled', async () => {

@@ -179,13 +179,13 @@ export class Fetcher {
           }
         }
         const response: FetchResponse = await question.answer;
-        const arrived = this.#accept(source, question, response);
-        const { fetchedAtMs } = question;
+        const answered: Question = question;
         question = undefined;
+        const arrived = this.#accept(source, answered, response);
         try {
           if (response.throttleTimeMs === 0 && this.#isConnected(source)) question = this.#ask(source).next;
         } finally {
-          await this.#decode(arrived, fetchedAtMs);
+          await this.#decode(arrived, answered.fetchedAtMs);
         }
         if (response.throttleTimeMs > 0) {
           context.events.throttled(source.leader, response.throttleTimeMs);
