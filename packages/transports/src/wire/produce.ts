@@ -112,7 +112,7 @@ export class WireProduceDriver implements ProduceDriver {
     if (attempts.length === 0) return;
     let connection: Connection;
     try {
-      connection = await this.#within(attempts, this.#connections.get(broker, 'produce', where));
+      connection = await this.#within(attempts, this.#connections.get(broker, 'produce', { doing: 'produce' }));
     } catch (error) {
       for (const attempt of attempts)
         if (attempt.outcome === undefined) this.#failed(attempt, asTurnpikeError(error, 'INTERNAL', 'the batch could not be sent.'));
