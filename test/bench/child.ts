@@ -19,6 +19,8 @@ const clients: Readonly<Record<string, (job: Job) => BenchClient | Promise<Bench
   'turnpike-open': openClient,
 };
 
+// Whoever asked is gone: nobody waits for the answer.
+process.on('disconnect', () => process.exit(1));
 process.send?.(await run(JSON.parse(process.argv[2] ?? '') as Job), () => process.exit(0));
 
 async function run(job: Job): Promise<Answer> {

@@ -9,6 +9,7 @@ import { type Platform, startPlatform } from '@turnpike/testing';
 import { wireTransport } from '@turnpike/transports/wire';
 import type { OAuthFiles } from './job.ts';
 import { at, keys, valuesOf } from './records.ts';
+import { RequestCounter } from './requests.ts';
 
 const PARTITIONS = 6;
 const SUPER_USERS = ['platform-admin', 'broker-1', 'broker-2', 'broker-3', 'ANONYMOUS', 'bench'];
@@ -20,8 +21,10 @@ export class BenchCluster implements AsyncDisposable {
   readonly #link: Link;
   readonly #identity: AsyncDisposable;
   readonly folder: string;
+  readonly requests: RequestCounter;
 
-  private constructor(platform: Platform, link: Link, identity: AsyncDisposable) {
+  private constructor(platform: Platform, link: Link, identity: AsyncDisposable, requests: RequestCounter) {
+    this.requests = requests;
     this.#platform = platform;
     this.#link = link;
     this.#identity = identity;
@@ -56,7 +59,7 @@ export class BenchCluster implements AsyncDisposable {
       fetchGate: openGate,
       events: settleRecords(noTelemetry, () => {}),
     });
-    const cluster = new BenchCluster(platform, link, identity);
+    const cluster = new BenchCluster(platform, link, identity, await RequestCounter.attach(platform.nodes.flatMap((node) => node.pid ?? [])));
     await cluster.#warmUp();
     return cluster;
   }

@@ -5,12 +5,14 @@ import { chart } from './chart.ts';
 import { PERFORMANCE, withFigures } from './document.ts';
 import type { Outcome } from './job.ts';
 import { CLIENTS, choose, TESTS } from './plan.ts';
+import { parseCounts } from './requests.ts';
 import { type BenchFile, fileOf, mergeFiles, type Rounds } from './results.ts';
 import { percentile, slopeOf, spreadOf } from './statistics.ts';
 import { evaluate, OURS, TARGETS, type Target } from './targets.ts';
 
 const outcome = (perSecond: number, cpuPerRecord: number | null, more: Partial<Outcome> = {}): Outcome => ({
   records: perSecond * 2,
+  totalRecords: perSecond * 4,
   seconds: 2,
   cpuMicros: cpuPerRecord === null ? null : cpuPerRecord * perSecond * 2,
   brokerCpuMicros: null,
@@ -142,6 +144,19 @@ describe('figures', () => {
     });
   });
 
+  it('tell requests per second from one round, by how many records it had in each', () => {
+    const first = outcome(1_000, 1, { requests: 40 });
+    const [ours] = fileOf(rounds('single', { [OURS]: [first, outcome(9_000, 1, { requests: null })] }), facts).results;
+    expect(ours?.requestsPerSecond).toBe(10); // 4,000 records in 40 requests, 1,000 records a second.
+  });
+
+  it("add up the broker's counters of all versions of a request", () => {
+    const line = (request: string, version: number, count: number) =>
+      `kafka.network:type=RequestMetrics,name=RequestsPerSec,request=${request},version=${version}:Count=${count}`;
+    const text = [line('Produce', 7, 5), line('Produce', 12, 600), line('FetchConsumer', 12, 3), line('FetchFollower', 17, 99), line('Fetch', 12, 102)];
+    expect(parseCounts(`time=1795632565471\n${text.join('\n')}\n`)).toEqual({ produce: 605, fetch: 3 });
+  });
+
   it('leave out a client that has failed in every round', () => {
     const { results } = fileOf(rounds('single', { kafkajs: [undefined, undefined] }), facts);
     expect(results).toEqual([]);
@@ -173,7 +188,7 @@ describe('the document', () => {
     const written = withFigures(before, file);
     expect(written).toMatch(/^Text\.\n\n<!-- figures: .+ -->\n\nMeasured on 2026-01-02, 1 round, on 2 x a CPU\.\n.+\n\n<!-- end of figures -->\n\nMore\.\n$/s);
     expect(written).not.toContain('old');
-    expect(written).toMatch(/\| Turnpike, wire +\| 412,345 \(412,345 - 412,345\) +\| 1\.2 +\| - +\| 100 +\| 0\.5 +\| - +\|/);
+    expect(written).toMatch(/\| Turnpike, wire +\| 412,345 \(412,345 - 412,345\) +\| 1\.2 +\| - +\| - +\| 100 +\| 0\.5 +\| - +\|/);
     expect(written).toMatch(/\| single \| kafkajs +\| CPU per record \| <= 1\/50 +\| 1\/64\.8 \(1\/64\.8 - 1\/64\.8\) +\| yes +\|/);
     expect(written).toContain("Left out: Java's perf tools (no Java).");
   });

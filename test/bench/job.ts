@@ -46,6 +46,10 @@ export interface Job {
 /** Of the measured part alone. */
 export interface Outcome {
   readonly records: number;
+  /** With those of the warm-up. */
+  readonly totalRecords: number;
+  /** To the broker, in all of it; null where it doesn't say, or wasn't asked. */
+  readonly requests?: number | null;
   readonly seconds: number;
   /** Of the whole client process; null where it can't be told from its start. */
   readonly cpuMicros: number | null;

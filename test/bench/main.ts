@@ -8,6 +8,7 @@ import { chart } from './chart.ts';
 import { BenchCluster } from './cluster.ts';
 import { writeFigures } from './document.ts';
 import { type BenchTest, CLIENTS, choose, TESTS } from './plan.ts';
+import { stopPrograms } from './programs.ts';
 import { report, targetsTable } from './report.ts';
 import { type BenchFile, fileOf, type LeftOut, mergeFiles } from './results.ts';
 import { runTest, type TestRounds, type Timing } from './rounds.ts';
@@ -22,7 +23,8 @@ const USAGE = `npm run bench -- [OPTION]: throughput, CPU and latency of every c
   --json FILE     writes the figures
   --svg FILE      draws them
   --profile DIR   writes a CPU profile of each child process there
-  --write FILE    measures nothing: takes the figures of such a file into docs/performance.md (and --svg FILE); more than once for runs of parts
+  --write FILE    measures nothing: takes the figures of such a file into docs/performance.md
+                  and its chart; more than once for runs of parts
   --help          this
 
 tests:   ${TESTS.map((t) => t.name).join(', ')}
@@ -30,10 +32,12 @@ clients: ${Object.keys(CLIENTS).join(', ')}
 `;
 
 const options = readOptions();
+// The broker is stopped by the platform's own handler, and the children end with this process.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, stopPrograms);
 const file = options.write.length > 0 ? mergeFiles(options.write.map((name) => JSON.parse(readFileSync(name, 'utf8')) as BenchFile)) : await run();
 if (options.write.length > 0) {
   writeFigures(file);
-  console.log('bench: the figures are in docs/performance.md');
+  console.log('bench: the figures are in docs/performance.md, the chart beside it');
 }
 if (options.svg !== undefined) {
   writeFileSync(options.svg, chart(file));
@@ -63,7 +67,8 @@ async function run(): Promise<BenchFile> {
       },
     );
   const file = made();
-  console.log(`\n${report(file)}\n\n${targetsTable(file.ratios)}\n`);
+  console.log(`\n${report(file)}\n`);
+  if (file.ratios.length > 0) console.log(`${targetsTable(file.ratios)}\n`);
   return file;
 }
 

@@ -41,12 +41,13 @@ class Meter {
     this.#at = performance.now();
   }
 
-  stop(records: number, latencies?: readonly number[]): Outcome {
+  stop(records: number, totalRecords: number, latencies?: readonly number[]): Outcome {
     const seconds = (performance.now() - this.#at) / 1000;
     const { user, system } = process.cpuUsage(this.#cpu);
     const broker = cpuOfAll(this.#brokers);
     return {
       records,
+      totalRecords,
       seconds,
       cpuMicros: user + system,
       brokerCpuMicros: broker === null || this.#broker === null ? null : broker - this.#broker,
@@ -89,10 +90,10 @@ async function produce(producer: BenchProducer, job: Job, { outstanding, perCall
   counting = true;
   meter.start();
   await Promise.race([after(job.measureMs), callers]);
-  const outcome = meter.stop(counted);
+  const outcome = meter.stop(counted, next);
   ended = true;
   await callers;
-  return outcome;
+  return { ...outcome, totalRecords: next };
 }
 
 async function sequential(producer: BenchProducer, job: Job): Promise<Outcome> {
@@ -106,7 +107,7 @@ async function sequential(producer: BenchProducer, job: Job): Promise<Outcome> {
     await producer.sendOne(next++);
     latencies.push(performance.now() - from);
   }
-  return meter.stop(latencies.length, latencies);
+  return meter.stop(latencies.length, next, latencies);
 }
 
 async function atRate(producer: BenchProducer, job: Job, perSecond: number): Promise<Outcome> {
@@ -135,10 +136,10 @@ async function atRate(producer: BenchProducer, job: Job, perSecond: number): Pro
     }
     await after(1);
   }
-  const { cpuMicros, brokerCpuMicros, rssMiB, peakRssMiB, seconds } = meter.stop(counted);
+  const { cpuMicros, brokerCpuMicros, rssMiB, peakRssMiB, seconds } = meter.stop(counted, sent);
   await Promise.all(under);
   const [p50Ms, p99Ms] = [percentile(latencies, 0.5), percentile(latencies, 0.99)];
-  return { records: counted, seconds, cpuMicros, brokerCpuMicros, rssMiB, peakRssMiB, p50Ms, p99Ms };
+  return { records: counted, totalRecords: sent, seconds, cpuMicros, brokerCpuMicros, rssMiB, peakRssMiB, p50Ms, p99Ms };
 }
 
 /** A fifth more is read before the clock starts, and whatever comes first ends it: so many records, or so much time. */
@@ -157,7 +158,7 @@ async function consume(client: BenchClient, job: Job, { by, records }: Extract<W
     } else if (stage === 'warm') {
       stage = 'over';
       next = Number.POSITIVE_INFINITY;
-      done.resolve(meter.stop(seen - from));
+      done.resolve(meter.stop(seen - from, seen));
     }
   };
   const timers: NodeJS.Timeout[] = [];
@@ -208,7 +209,7 @@ async function soak(client: BenchClient, job: Job, { perSecond, seconds }: Extra
     await after(2);
   }
   if (failure !== undefined) throw failure;
-  const outcome = meter.stop(Math.min(read, acknowledged));
+  const outcome = meter.stop(Math.min(read, acknowledged), sent);
   const second = samples.filter((s) => s.x >= seconds / 120);
   return { ...outcome, rssSlope: slopeOf(second), rssSamples: samples.map((s) => Math.round(s.y)) };
 }

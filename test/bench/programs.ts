@@ -17,7 +17,20 @@ const run = promisify(execFile);
 /** How long a program may take beside warm-up and measuring, in ms. */
 const GRACE_MS = 90_000;
 
-export type ProgramName = 'franz-go' | 'java';
+/** Under way. Nothing tells them that this process has ended. */
+const programs = new Set<ChildProcess>();
+
+export function stopPrograms(): void {
+  for (const program of programs) program.kill('SIGKILL');
+}
+
+function known<T extends ChildProcess>(program: T): T {
+  programs.add(program);
+  program.once('exit', () => programs.delete(program));
+  return program;
+}
+
+type ProgramName = 'franz-go' | 'java';
 
 /** Runs one round of it. Never rejects. */
 export async function runProgram(name: ProgramName, job: Job): Promise<Answer> {
@@ -36,7 +49,7 @@ async function franz(job: Job): Promise<Outcome> {
   const { oauth, ...rest } = job;
   const proof = oauth ? { caFile: oauth.caFile, token: (await tokenOf(oauth)).value } : {};
   const running = run(program, [], { timeout: job.warmUpMs + job.measureMs + GRACE_MS });
-  running.child.stdin?.end(JSON.stringify({ ...rest, valuesFile, ...proof }));
+  known(running.child).stdin?.end(JSON.stringify({ ...rest, valuesFile, ...proof }));
   const { stdout } = await running.catch((error: { readonly stderr?: string; readonly message: string }) => {
     throw new Error(error.stderr?.trim() || error.message);
   });
@@ -110,18 +123,23 @@ async function java(job: Job): Promise<Outcome> {
 
 /** `totalOf` gives how many records there have been in all, from a line of the tool's output. */
 function watch(program: string, args: readonly string[], job: Job, totalOf: (line: string, before: number) => number | undefined): Promise<Outcome> {
-  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = known(spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] }));
   const enough = job.work.kind === 'consume' ? job.work.records : Number.POSITIVE_INFINITY;
   return new Promise<Outcome>((resolve, reject) => {
     const said: string[] = [];
     let total = 0;
     let firstAt: number | undefined;
     let start: Sample | undefined;
+    let last: Sample | undefined;
     const timer = setTimeout(() => reject(new Error(`it said nothing more: ${said.slice(-3).join(' ')}`)), job.warmUpMs + job.measureMs + GRACE_MS);
     const end = (result: () => void) => {
       clearTimeout(timer);
       child.kill('SIGKILL');
       result();
+    };
+    const finish = () => {
+      const outcome = start && last && last.total > start.total ? between(start, last) : undefined;
+      end(() => (outcome ? resolve(outcome) : reject(new Error(`it ended without figures: ${said.slice(-3).join(' ')}`))));
     };
     createInterface(child.stdout).on('line', (line) => {
       said.push(line);
@@ -129,16 +147,15 @@ function watch(program: string, args: readonly string[], job: Job, totalOf: (lin
       if (now === undefined) return;
       total = now;
       firstAt ??= performance.now();
-      const warm = total >= enough / 5 || performance.now() - firstAt >= Math.max(job.warmUpMs, 1_000);
-      if (!start && warm) start = sampleOf(child, job, total);
-      else if (start && (total - start.total >= enough || performance.now() - start.at >= job.measureMs)) {
-        const outcome = between(start, sampleOf(child, job, total));
-        end(() => resolve(outcome));
-      }
+      last = sampleOf(child, job, total);
+      const warm = total >= enough / 5 || last.at - firstAt >= Math.max(job.warmUpMs, 1_000);
+      if (!start && warm) start = last;
+      else if (start && (total - start.total >= enough || last.at - start.at >= job.measureMs)) finish();
     });
     createInterface(child.stderr).on('line', (line) => said.push(line));
     child.on('error', (error) => end(() => reject(error)));
-    child.on('exit', (code) => end(() => reject(new Error(`it ended with ${code}: ${said.slice(-3).join(' ')}`))));
+    // It reads what there is and ends, its last line a little before.
+    child.on('exit', finish);
   });
 }
 
@@ -158,6 +175,7 @@ function between(from: Sample, to: Sample): Outcome {
   const used = (a: number | null, b: number | null) => (a === null || b === null ? null : b - a);
   return {
     records: to.total - from.total,
+    totalRecords: to.total,
     seconds: (to.at - from.at) / 1000,
     cpuMicros: used(from.cpu, to.cpu),
     brokerCpuMicros: used(from.broker, to.broker),

@@ -24,12 +24,21 @@ function section(name: string, { results, leftOut }: BenchFile): string {
 
 function resultTable(results: readonly Result[]): string {
   const timed = results.some((r) => r.p50Ms !== null);
-  const head = ['client', 'records/s, median (min - max)', 'CPU us/record', 'broker CPU us/record', 'RSS MiB', ...(timed ? ['p50 ms', 'p99 ms'] : [])];
+  const head = [
+    'client',
+    'records/s, median (min - max)',
+    'CPU us/record',
+    'broker CPU us/record',
+    'requests/s',
+    'RSS MiB',
+    ...(timed ? ['p50 ms', 'p99 ms'] : []),
+  ];
   const rows = results.map((r) => [
     clientTitle(r.client),
     perSecond(r.recordsPerSecond),
     number(r.cpuMicros),
     number(r.brokerCpuMicros),
+    number(r.requestsPerSecond),
     number(r.rssMiB),
     ...(timed ? [number(r.p50Ms), number(r.p99Ms)] : []),
   ]);

@@ -15,6 +15,8 @@ export interface Result {
   readonly cpuMicros: number | null;
   readonly cpuMicrosSpread: Spread | null;
   readonly brokerCpuMicros: number | null;
+  /** To the broker, of the kind that the test is about (Produce or Fetch): by the records in each, as the first round had it. */
+  readonly requestsPerSecond: number | null;
   readonly rssMiB: number | null;
   readonly peakRssMiB: number | null;
   readonly p50Ms: number | null;
@@ -64,6 +66,7 @@ function resultOf(test: string, client: string, outcomes: readonly (Outcome | un
     cpuMicros: cpu?.median ?? null,
     cpuMicrosSpread: cpu,
     brokerCpuMicros: over((o) => perRecord(o.brokerCpuMicros, o))?.median ?? null,
+    requestsPerSecond: over(requestsPerSecond)?.median ?? null,
     rssMiB: over((o) => o.rssMiB)?.median ?? null,
     peakRssMiB: over((o) => o.peakRssMiB)?.median ?? null,
     p50Ms: over((o) => o.p50Ms)?.median ?? null,
@@ -71,6 +74,10 @@ function resultOf(test: string, client: string, outcomes: readonly (Outcome | un
     rssSlope: over((o) => o.rssSlope ?? null)?.median ?? null,
     ...(first.rssSamples ? { rssSamples: first.rssSamples } : {}),
   };
+}
+
+function requestsPerSecond({ requests, records, totalRecords, seconds }: Outcome): number | null {
+  return typeof requests === 'number' && totalRecords > 0 ? (records / seconds) * (requests / totalRecords) : null;
 }
 
 export function fileOf(rounds: Rounds, facts: { readonly date: string; readonly machine: string; readonly leftOut: readonly LeftOut[] }): BenchFile {

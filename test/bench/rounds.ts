@@ -43,14 +43,21 @@ export async function runTest(test: BenchTest, cluster: BenchCluster, running: R
   const job = await jobOf(test, topic, cluster, timing);
   const outcomes = new Map<string, (Outcome | undefined)[]>(test.clients.map((client) => [client, []]));
   const leftOut = new Map<string, LeftOut>();
-  for (let round = 0; round < timing.rounds; round++)
+  for (let round = 0; round < timing.rounds; round++) {
+    // One round tells: how many records go in a request hardly changes.
+    let before = round === 0 ? await cluster.requests.count() : null;
     for (const client of turned(test.clients, round)) {
       if (leftOut.has(client)) continue;
       const answer = client === 'java' || client === 'franz-go' ? await runProgram(client, { ...job, client }) : await runChild({ ...job, client }, running);
-      outcomes.get(client)?.push('outcome' in answer ? answer.outcome : undefined);
+      const now = before && (await cluster.requests.count());
+      const kind = work.kind === 'consume' ? 'fetch' : 'produce';
+      const requests = before && now ? now[kind] - before[kind] : null;
+      before = now;
+      outcomes.get(client)?.push('outcome' in answer ? { ...answer.outcome, requests } : undefined);
       say(`  ${round + 1}/${timing.rounds} ${client.padEnd(20)} ${summary(answer)}`);
       if ('missing' in answer) leftOut.set(client, { test: test.name, client, why: answer.missing });
     }
+  }
   for (const [client, list] of outcomes)
     if (!leftOut.has(client) && list.every((o) => o === undefined)) leftOut.set(client, { test: test.name, client, why: 'it failed in every round' });
   for (const client of leftOut.keys()) outcomes.delete(client);

@@ -44,6 +44,7 @@ type job struct {
 
 type outcome struct {
 	Records         int64    `json:"records"`
+	TotalRecords    int64    `json:"totalRecords"`
 	Seconds         float64  `json:"seconds"`
 	CPUMicros       float64  `json:"cpuMicros"`
 	BrokerCPUMicros *float64 `json:"brokerCpuMicros"`
@@ -126,13 +127,14 @@ func produce(j job) outcome {
 	c := producer(j)
 	defer c.Close()
 	ctx := context.Background()
-	var counted atomic.Int64
+	var counted, total atomic.Int64
 	var counting, ended atomic.Bool
 	var running sync.WaitGroup
 	if j.Work.PerCall == 1 {
 		room := make(chan struct{}, j.Work.Outstanding)
 		acknowledged := func(_ *kgo.Record, err error) {
 			check(err)
+			total.Add(1)
 			if counting.Load() {
 				counted.Add(1)
 			}
@@ -153,6 +155,7 @@ func produce(j job) outcome {
 						records[n] = record(i + n)
 					}
 					check(c.ProduceSync(ctx, records...).FirstErr())
+					total.Add(int64(j.Work.PerCall))
 					if counting.Load() {
 						counted.Add(int64(j.Work.PerCall))
 					}
@@ -168,6 +171,7 @@ func produce(j job) outcome {
 	ended.Store(true)
 	running.Wait()
 	check(c.Flush(ctx))
+	done.TotalRecords = total.Load()
 	return done
 }
 
@@ -190,7 +194,9 @@ func sequential(j job) outcome {
 		send()
 		took = append(took, time.Since(from).Seconds()*1000)
 	}
-	return m.stop(int64(len(took)), took)
+	done := m.stop(int64(len(took)), took)
+	done.TotalRecords = int64(i)
+	return done
 }
 
 func atRate(j job) outcome {
@@ -232,6 +238,7 @@ func atRate(j job) outcome {
 	}
 	done := m.stop(counted, nil)
 	under.Wait()
+	done.TotalRecords = int64(sent)
 	done.P50Ms, done.P99Ms = percentile(took, 0.5), percentile(took, 0.99)
 	return done
 }
@@ -259,7 +266,9 @@ func consume(j job) outcome {
 		case m == nil && (seen >= j.Work.Records/5 || time.Since(first) >= max(ms(j.WarmUpMs), time.Second)):
 			from, warm, m = seen, time.Now(), start(j)
 		case m != nil && (seen-from >= j.Work.Records || time.Since(warm) >= ms(j.MeasureMs)):
-			return m.stop(seen-from, nil)
+			done := m.stop(seen-from, nil)
+			done.TotalRecords = seen
+			return done
 		}
 	}
 }
