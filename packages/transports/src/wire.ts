@@ -1,10 +1,11 @@
-import { accumulate, type Capabilities, type Link, type LinkContext, type Transport } from '@turnpike/core/spi';
+import { accumulate, type Capabilities, type CommitOffset, type Link, type LinkContext, type Transport } from '@turnpike/core/spi';
 import { linkOver, type MetadataOptions, metadataMaxAgeOf } from './link.ts';
 import { Connections } from './wire/connections.ts';
 import { WireConsumer } from './wire/consumer.ts';
 import { Control } from './wire/control.ts';
 import { WireProduceDriver } from './wire/produce.ts';
 import { COMPRESSIONS } from './wire/record-batch.ts';
+import { type OffsetsOfMember, WireTransactions } from './wire/transaction.ts';
 
 export type WireOptions = MetadataOptions;
 
@@ -16,7 +17,7 @@ export function wireTransport(options: WireOptions = {}): Transport {
     quotaBasis: 'wire',
     compression: COMPRESSIONS,
     idempotence: true,
-    transactions: false,
+    transactions: true,
     readCommitted: true,
     groupProtocols: ['classic', 'consumer'],
     cooperativeRebalance: true,
@@ -31,16 +32,44 @@ export function wireTransport(options: WireOptions = {}): Transport {
 
 async function openLink(context: LinkContext, metadataMaxAgeMs: number): Promise<Link> {
   const control = await Control.open(context, metadataMaxAgeMs);
+  const consumers = new Set<WireConsumer>();
   return linkOver(control, {
     producer: async (options, onClosed) => {
-      const connections = new Connections(context, () => options.requestTimeoutMs);
-      return accumulate(new WireProduceDriver(context, control.metadata, connections, options), context, options, onClosed);
+      const { metadata } = control;
+      const { requestTimeoutMs, transactionalId } = options;
+      const connections = new Connections(context, () => requestTimeoutMs);
+      if (transactionalId === undefined) return accumulate(new WireProduceDriver(context, metadata, connections, options), context, options, onClosed);
+      const byMember = (group: string, offsets: readonly CommitOffset[]) =>
+        offsetsByMember(
+          [...consumers].filter((c) => c.group === group),
+          offsets,
+        );
+      const transaction = new WireTransactions({ context, metadata, connections, options, transactionalId, byMember });
+      const driver = new WireProduceDriver(context, metadata, connections, options, transaction);
+      try {
+        await transaction.init();
+      } catch (error) {
+        await driver[Symbol.asyncDispose]();
+        throw error;
+      }
+      return accumulate(driver, context, options, onClosed);
     },
     consumer: (options, onClosed) => {
       const { requestTimeoutMs, rebalanceTimeoutMs, fetchWaitMs } = options;
       const extra = { group: rebalanceTimeoutMs, fetch: fetchWaitMs } as Partial<Record<string, number>>;
       const connections = new Connections(context, (purpose) => requestTimeoutMs + (extra[purpose] ?? 0));
-      return new WireConsumer(context, control.metadata, connections, options, onClosed);
+      const consumer: WireConsumer = new WireConsumer(context, control.metadata, connections, options, () => {
+        consumers.delete(consumer);
+        onClosed();
+      });
+      consumers.add(consumer);
+      return consumer;
     },
   });
+}
+
+/** Each member commits what it owns; what none does is the first one's, whom the group refuses. */
+function offsetsByMember(consumers: readonly WireConsumer[], offsets: readonly CommitOffset[]): readonly OffsetsOfMember[] {
+  const byOwner = Map.groupBy(offsets, (o) => consumers.find((c) => c.owns(o)) ?? consumers[0]);
+  return [...byOwner].map(([consumer, of]) => ({ member: consumer?.committer(of), offsets: of }));
 }

@@ -168,10 +168,11 @@ export const transactions: readonly CaseDefinition[] = [
       const topic = await bench.topic();
       const transactionalId = await bench.transactionalId();
       const link = await bench.link();
-      const [zombie, next] = [await writer(bench, link, transactionalId), await writer(bench, await bench.link(), transactionalId)];
+      const zombie = await writer(bench, link, transactionalId);
       await transact(bench, zombie, [{ topic, value: 'first' }], 'commit');
       await bench.within(STEP_MS, zombie.transaction.begin(), 'begin');
       await zombie.send({ topic, value: 'fenced' });
+      const next = await writer(bench, await bench.link(), transactionalId);
       await transact(bench, next, [{ topic, value: 'second' }], 'commit');
       await assertRefusal(zombie.transaction.commit(), 'PRODUCER_FENCED', TOLD_MS);
       await assertRefusal(

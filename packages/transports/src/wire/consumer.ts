@@ -12,7 +12,7 @@ import type {
 import { ClassicMembership } from './classic-group.ts';
 import type { Connections } from './connections.ts';
 import { ConsumerMembership } from './consumer-group.ts';
-import { Coordinator } from './coordinator.ts';
+import { Coordinator, type GroupMember } from './coordinator.ts';
 import { isKafkaError } from './errors.ts';
 import { Fetcher, type FetchPosition, newFetchPosition } from './fetcher.ts';
 import type { Membership } from './membership.ts';
@@ -22,6 +22,7 @@ import { ReadAhead } from './read-ahead.ts';
 
 /** A group member: its membership, where it reads, and what it commits. Fetching is the Fetcher's. */
 export class WireConsumer implements ConsumerPort {
+  readonly group: string;
   readonly #context: LinkContext;
   readonly #metadata: Metadata;
   readonly #connections: Connections;
@@ -39,6 +40,7 @@ export class WireConsumer implements ConsumerPort {
   #closing: Promise<void> | undefined;
 
   constructor(context: LinkContext, metadata: Metadata, connections: Connections, options: CompiledConsumerOptions, onClosed: () => void) {
+    this.group = options.group;
     this.#onClosed = onClosed;
     this.#context = context;
     this.#metadata = metadata;
@@ -61,6 +63,15 @@ export class WireConsumer implements ConsumerPort {
         ),
       failed: (error) => this.#fail(error),
     });
+  }
+
+  /** Who commits these offsets, with a transaction; undefined = it has not joined. */
+  committer(offsets: readonly CommitOffset[]): (() => GroupMember) | undefined {
+    return this.#membership && this.#ahead.committer(offsets, this.#membership);
+  }
+
+  owns(tp: TopicPartition): boolean {
+    return this.#membership?.owns(tp) ?? false;
   }
 
   async subscribe(topics: readonly string[], listener: AssignmentListener): Promise<void> {

@@ -8,6 +8,7 @@ import { brokerError, final, isKafkaError } from './errors.ts';
 import type { Metadata } from './metadata.ts';
 import { type ProducedPartition, type ProduceResponse, produceApi } from './produce-request.ts';
 import { Sequences } from './sequences.ts';
+import type { WireTransactions } from './transaction.ts';
 
 const TOO_LATE = new TurnpikeError('BROKER_UNAVAILABLE', 'The broker did not answer before the delivery timeout.', { retriable: true });
 
@@ -28,6 +29,7 @@ const newState = (): WireState => ({ sealed: undefined, charges: 0, sequence: un
  *  several may be under way: whatever becomes of one, none comes to stand before it. */
 export class WireProduceDriver implements ProduceDriver {
   readonly copies = true;
+  readonly transaction?: WireTransactions;
   readonly #context: LinkContext;
   readonly #metadata: Metadata;
   readonly #connections: Connections;
@@ -37,7 +39,8 @@ export class WireProduceDriver implements ProduceDriver {
   readonly #throttledUntil = new Map<number, number>();
   readonly #closed = new AbortController();
 
-  constructor(context: LinkContext, metadata: Metadata, connections: Connections, options: CompiledProducerOptions) {
+  constructor(context: LinkContext, metadata: Metadata, connections: Connections, options: CompiledProducerOptions, transaction?: WireTransactions) {
+    if (transaction) this.transaction = transaction;
     this.#context = context;
     this.#metadata = metadata;
     this.#connections = connections;
@@ -62,7 +65,7 @@ export class WireProduceDriver implements ProduceDriver {
   }
 
   pipelines(topic: string, partition: number, underWay: number): boolean {
-    return this.#options.idempotent && this.#sequences.at(topic, partition).pipelines(underWay);
+    return this.#isSequenced && this.#sequences.at(topic, partition).pipelines(underWay);
   }
 
   produce(_lane: number, batches: readonly ProduceBatch[]): Promise<readonly (ProduceOutcome | Promise<ProduceOutcome>)[]> {
@@ -76,7 +79,12 @@ export class WireProduceDriver implements ProduceDriver {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed.abort();
+    this.transaction?.close();
     await this.#connections[Symbol.asyncDispose]();
+  }
+
+  get #isSequenced(): boolean {
+    return this.#options.idempotent || this.transaction !== undefined;
   }
 
   /** One try of each batch: those of one leader go in one request. Never rejects. */
@@ -128,7 +136,8 @@ export class WireProduceDriver implements ProduceDriver {
   }
 
   async #exchange(leader: number, connection: Connection, attempts: readonly WireAttempt[], where: { readonly doing: string }): Promise<void> {
-    const { acks, requestTimeoutMs, transactionalId } = this.#options;
+    const { requestTimeoutMs, transactionalId } = this.#options;
+    const acks = this.transaction ? 'all' : this.#options.acks;
     const batches = () => {
       const open = attempts.filter((a) => a.outcome === undefined);
       if (open.length === 0) throw TOO_LATE;
@@ -212,6 +221,7 @@ export class WireProduceDriver implements ProduceDriver {
     const error = brokerError(answer.errorCode, { doing: `produce to ${topic}`, topic, partition, principal }, answer.message);
     // Already there, too long ago for the broker to know the offset.
     if (isKafkaError(error, 'DUPLICATE_SEQUENCE_NUMBER')) this.#written(attempt, { baseOffset: -1n, attempts, wireBytes });
+    else if (this.transaction && error.code === 'PRODUCER_FENCED') this.#failed(attempt, this.transaction.seen(error));
     else if (isMisfit(error)) this.#misfit(attempt, error);
     else {
       if (mayHaveAppended(error)) attempt.maybeWritten = true;
@@ -230,7 +240,7 @@ export class WireProduceDriver implements ProduceDriver {
     if (before && before.outcome === undefined)
       attempt.lastError = error; // It came before the one that stands before it: it goes again after that.
     else if (before && leftGap(before) && (!attempt.maybeWritten || isUnwritten(before))) this.#displaced(attempt);
-    else if (attempt.maybeWritten) this.#failed(attempt, error);
+    else if (attempt.maybeWritten || this.transaction) this.#failed(attempt, error);
     else this.#startAnew(attempt, error);
   }
 
@@ -261,7 +271,9 @@ export class WireProduceDriver implements ProduceDriver {
 
   #end(attempt: WireAttempt, error: TurnpikeError, rejected: readonly number[] = []): void {
     const { batch, attempts } = attempt;
-    if (attempt.maybeWritten || attempt.inFlight || isMisfit(error)) this.#sequences.raiseEpoch(batch);
+    const hasLostItsPlace = attempt.maybeWritten || attempt.inFlight || isMisfit(error);
+    if (hasLostItsPlace && this.transaction) this.transaction.spoil(error);
+    else if (hasLostItsPlace) this.#sequences.raiseEpoch(batch);
     else this.#sequences.at(batch.topic, batch.partition).unwritten(attempt);
     this.#conclude(attempt, { baseOffset: -1n, attempts, error: placed(error, batch), ...(rejected.length > 0 ? { rejected } : {}) });
     attempt.onLate();
@@ -310,12 +322,16 @@ export class WireProduceDriver implements ProduceDriver {
   /** Seals the batch where that can be done at once; false = its producer id isn't known yet. */
   #seal(attempt: WireAttempt): boolean {
     const { batch } = attempt;
-    if (!this.#options.idempotent) {
+    if (!this.#isSequenced) {
       attempt.sealed ??= this.#sealed(attempt);
       return true;
     }
     const sequence = this.#sequences.at(batch.topic, batch.partition);
-    if (sequence.producerId === undefined) return false;
+    if (this.transaction) {
+      const producer = this.transaction.producerOf(batch.topic, batch.partition);
+      if (!producer) return false;
+      sequence.adopt(producer.producerId, producer.epoch);
+    } else if (sequence.producerId === undefined) return false;
     if (sequence.place(attempt) || attempt.sealed === undefined) attempt.sealed = this.#sealed(attempt);
     return true;
   }
@@ -323,7 +339,7 @@ export class WireProduceDriver implements ProduceDriver {
   async #sealLater(attempt: WireAttempt): Promise<void> {
     const { topic, partition } = attempt.batch;
     try {
-      await this.#within([attempt], this.#sequences.open(topic, partition));
+      await this.#within<unknown>([attempt], this.transaction?.enter(topic, partition) ?? this.#sequences.open(topic, partition));
       if (attempt.outcome === undefined) this.#seal(attempt);
     } catch (error) {
       if (attempt.outcome === undefined) this.#failed(attempt, asTurnpikeError(error, 'INTERNAL', `${topic}: no producer id could be had.`));
