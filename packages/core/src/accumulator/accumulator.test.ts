@@ -449,6 +449,39 @@ describe('a transaction', () => {
     expect(calls).toEqual(['begin', 'abort', 'begin', 'commit']);
   });
 
+  // One that was still on its way when the transaction ended stood behind its marker, in no transaction.
+  it('takes no record before it has begun, while it ends, and after', async () => {
+    const { append, driver, transaction } = transactional();
+    const refuses = () => expect(() => append(0, 'x')).toThrow(expect.objectContaining({ code: 'CONFIG_INVALID', written: 'no', facts: { topic: 't' } }));
+    refuses();
+    const beginning = transaction.begin();
+    refuses();
+    await beginning;
+    append(0, 'a');
+    const committing = transaction.commit();
+    refuses();
+    await turn();
+    driver.flushes[0]?.answer();
+    await committing;
+    refuses();
+    expect(driver.flushes).toHaveLength(1);
+  });
+
+  it('whose end has failed takes none either, and may be ended again', async () => {
+    let failures = 2;
+    const fail = async () => {
+      if (failures-- > 0) throw new TurnpikeError('BROKER_UNAVAILABLE', 'no answer', { retriable: true, written: 'unknown' });
+    };
+    const { append, transaction } = transactional({ commit: fail, abort: fail });
+    await transaction.begin();
+    await expect(transaction.commit()).rejects.toMatchObject({ code: 'BROKER_UNAVAILABLE' });
+    expect(() => append(0, 'a')).toThrow('has ended');
+    await expect(transaction.abort()).rejects.toMatchObject({ code: 'BROKER_UNAVAILABLE' });
+    await transaction.commit();
+    await transaction.begin();
+    append(0, 'b');
+  });
+
   // Readers of committed records waited for the timeout of what a producer had left open when it was closed.
   it('that is open at close is aborted, once its records have settled', async () => {
     const { calls, append, driver, port, transaction } = transactional();

@@ -90,6 +90,7 @@ class Accumulator implements ProducerPort {
 
   append(record: OutboundRecord, pending: Pending): boolean {
     if (this.#closing) throw new TurnpikeError('CLOSED', 'The producer is closed; connect() again before sending.', { written: 'no', topic: record.topic });
+    this.#transaction?.admit(record.topic);
     // A record larger than the whole buffer still goes when it is alone: otherwise it would wait for ever.
     if (this.#bufferedBytes > 0 && this.#bufferedBytes + sizeOf(record) > this.#options.maxBufferBytes) {
       this.#room ??= Promise.withResolvers<void>();

@@ -10,8 +10,8 @@ export class FlushedTransaction implements TransactionPort {
   readonly #transaction: TransactionPort;
   readonly #flush: () => Promise<void>;
   readonly #clock: Clock;
-  /** There from begin() until the transaction has ended. */
-  #open = false;
+  /** "ending": from the first commit() or abort() on, until one of them has succeeded. */
+  #state: 'none' | 'open' | 'ending' = 'none';
   /** The first record that failed in it. */
   #failed: TurnpikeError | undefined;
 
@@ -21,6 +21,13 @@ export class FlushedTransaction implements TransactionPort {
     this.#clock = clock;
   }
 
+  /** What is appended belongs to the transaction that is open now: what came later would be half in it, if it were still on its way when that ends. @throws TurnpikeError CONFIG_INVALID where none is. */
+  admit(topic: string): void {
+    if (this.#state === 'open') return;
+    const text = this.#state === 'none' ? 'begin() a transaction before sending' : 'wait until the transaction has ended, and begin() the next before sending';
+    throw new TurnpikeError('CONFIG_INVALID', `${topic}: ${text}; a producer with a transactional id sends nothing outside of one.`, { topic, written: 'no' });
+  }
+
   recordFailed(error: TurnpikeError | undefined): void {
     this.#failed ??= error;
   }
@@ -28,7 +35,7 @@ export class FlushedTransaction implements TransactionPort {
   async begin(): Promise<void> {
     this.#failed = undefined;
     await this.#transaction.begin();
-    this.#open = true;
+    this.#state = 'open';
   }
 
   sendOffsets(group: string, offsets: readonly CommitOffset[]): Promise<void> {
@@ -36,6 +43,7 @@ export class FlushedTransaction implements TransactionPort {
   }
 
   async commit(): Promise<void> {
+    this.#end();
     await this.#flush();
     const cause = this.#failed;
     if (cause)
@@ -44,21 +52,25 @@ export class FlushedTransaction implements TransactionPort {
         cause,
       });
     await this.#transaction.commit();
-    this.#open = false;
+    this.#state = 'none';
   }
 
   async abort(): Promise<void> {
+    this.#end();
     await this.#flush();
     await this.#transaction.abort();
-    this.#open = false;
+    this.#state = 'none';
   }
 
   /** What is left open holds back all who read committed records, until its timeout. A coordinator that is gone must not hold up the close: it ends it by that. */
   async abandon(): Promise<void> {
-    if (!this.#open) return;
+    if (this.#state === 'none') return;
     const ended = new AbortController();
     const aborted = this.#transaction.abort().catch(() => {});
     await Promise.race([aborted, pause(this.#clock, ABORT_AT_CLOSE_MS, ended.signal)]);
     ended.abort();
+  }
+  #end(): void {
+    if (this.#state === 'open') this.#state = 'ending';
   }
 }

@@ -133,13 +133,13 @@ export interface ProducerPort extends AsyncDisposable {
   readonly transaction?: TransactionPort;
 }
 
-/** One transaction after another (KIP-98). */
+/** One transaction after another (KIP-98). What is appended outside of one, or once its end has begun, is refused with CONFIG_INVALID. */
 export interface TransactionPort {
   /** What is appended from now on belongs to it. Rejects with PRODUCER_FENCED when another producer has taken the transactional id. */
   begin(): Promise<void>;
   /** Part of the transaction: committed with it, or not at all. */
   sendOffsets(group: string, offsets: readonly CommitOffset[]): Promise<void>;
-  /** Flushes, then commits. Rejects with TRANSACTION_ABORTED when a record of it has failed: nothing of it is read, abort() and begin again. */
+  /** Flushes, then commits. Rejects with TRANSACTION_ABORTED when a record of it has failed: nothing of it is read, abort() and begin again. With `written: "unknown"` no answer says what became of it. */
   commit(): Promise<void>;
   /** Nothing of it will be read. */
   abort(): Promise<void>;
