@@ -18,7 +18,7 @@ const CLOSE_MS = 10_000;
 const DELIVERY_MS = 4_000;
 
 /** A cluster whose broker the case may stop: nobody else is on it. Runs again when the case ends. */
-async function fragile(bench: Bench): Promise<{ readonly platform: Platform; readonly node: Platform['nodes'][number] }> {
+export async function fragile(bench: Bench): Promise<{ readonly platform: Platform; readonly node: Platform['nodes'][number] }> {
   const platform = await bench.platformWith({ nodes: 1 });
   const [node] = platform.nodes;
   assert.ok(node);

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
-import { kafkajsTransport } from '@turnpike/transports/kafkajs';
+import type { TurnpikeError } from '@turnpike/core';
+import { wireTransport } from '@turnpike/transports/wire';
 import { assertRefusal } from './assertions.ts';
 import type { Bench, ConsumerBenchOptions, LinkBench } from './bench.ts';
 import type { ConsumerBench } from './consumer-bench.ts';
 import { eachSent, numbered } from './data.ts';
 import { type CaseDefinition, define } from './frame.ts';
+import { fragile } from './lifecycle.ts';
 import type { ProducerBench, RecordInit } from './producer-bench.ts';
 
 /** For what must not come. */
@@ -14,7 +16,7 @@ const TOLD_MS = 5_000;
 const STEP_MS = 20_000;
 
 /** A link that can write transactions: of the transport under test, else of one that has them. */
-const writerLink = (bench: Bench): Promise<LinkBench> => bench.link(bench.capabilities.transactions ? {} : { transport: kafkajsTransport() });
+const writerLink = (bench: Bench): Promise<LinkBench> => bench.link(bench.capabilities.transactions ? {} : { transport: wireTransport() });
 
 const writer = async (bench: Bench, link: LinkBench, transactionalId?: string): Promise<ProducerBench> =>
   bench.within(STEP_MS, link.producer({ transactionalId: transactionalId ?? (await bench.transactionalId()) }), 'the transactional producer opens');
@@ -161,6 +163,142 @@ export const transactions: readonly CaseDefinition[] = [
   }),
 
   define({
+    row: 'Transactions',
+    name: 'commits and aborts by turns with one producer, empty ones too, and takes no record outside of one',
+    ...transactional,
+    run: async (bench) => {
+      const topic = await bench.topic();
+      const link = await bench.link();
+      const producer = await writer(bench, link);
+      const outside = () => assertRefusal(producer.send({ topic, value: 'outside' }), 'CONFIG_INVALID', TOLD_MS);
+      await outside();
+      const expected: string[] = [];
+      for (const round of numbered(12)) {
+        const end = round % 3 === 0 ? 'commit' : 'abort';
+        const values = round % 4 === 3 ? [] : numbered(5).map((n) => `${round} ${n}`);
+        await transact(
+          bench,
+          producer,
+          values.map((value) => ({ topic, value })),
+          end,
+        );
+        if (end === 'commit') expected.push(...values);
+        if (round % 6 === 0) await outside();
+      }
+      await transact(bench, producer, [{ topic, value: 'last' }], 'commit');
+      const consumer = await reader(link, [topic], 1);
+      await consumer.until(() => consumer.values.includes('last'));
+      assert.deepEqual(consumer.values, [...expected, 'last']);
+    },
+  }),
+
+  define({
+    row: 'Transactions',
+    name: 'makes of each record exactly one, though the process that does is replaced in the middle again and again',
+    ...transactional,
+    run: async (bench) => {
+      const [input, output] = [await bench.topic('input'), await bench.topic('output')];
+      const [group, transactionalId] = [await bench.group(), await bench.transactionalId()];
+      const link = await bench.link();
+      const plain = await link.producer();
+      const values = numbered(40).map(String);
+      eachSent(await plain.sendAll(values.map((value) => ({ topic: input, value }))));
+      let next = 0n;
+      for (const round of numbered(12)) {
+        const process = await bench.link();
+        // As in Java: the transactional id is taken over before the committed offsets are read, so that what its last owner has left open is decided.
+        const producer = await writer(bench, process, transactionalId);
+        await bench.within(STEP_MS, producer.transaction.begin(), 'begin');
+        const [committed] = await bench.eventually(
+          STEP_MS,
+          () => bench.admin.groupOffsets(group),
+          (offsets) => round < 2 || offsets.length > 0,
+          'the offsets of the first rounds are committed',
+        );
+        next = committed?.offset ?? 0n;
+        const batch = values.slice(Number(next), Number(next) + 7);
+        eachSent(await producer.sendAll(batch.map((value) => ({ topic: output, value: `made of ${value}` }))));
+        const offsets = [{ topic: input, partition: 0, offset: next + BigInt(batch.length) }];
+        await bench.within(STEP_MS, producer.transaction.sendOffsets(group, offsets), 'sendOffsets');
+        // Every other one is gone before it has committed.
+        if (round % 2 === 1) await bench.within(STEP_MS, producer.transaction.commit(), 'commit');
+      }
+      const results = await reader(link, [output], 1);
+      await results.untilCount(values.length);
+      await results.pollFor(QUIET_MS);
+      assert.deepEqual(
+        results.values,
+        values.map((value) => `made of ${value}`),
+      );
+    },
+  }),
+
+  define({
+    row: 'Transactions',
+    name: 'tells truly what became of a transaction whose coordinator is killed while it ends, and goes on with the next',
+    ...transactional,
+    alone: true, // It stops the broker that the others of its kind use.
+    run: async (bench) => {
+      const { platform, node } = await fragile(bench);
+      const topic = await bench.topic('t', { partitions: 2, platform });
+      const transactionalId = await bench.transactionalId('x', { platform });
+      const link = await bench.link({ platform });
+      const producer = await bench.within(STEP_MS, link.producer({ transactionalId }), 'the transactional producer opens');
+      const records = (what: string) => numbered(10).map((n) => ({ topic, partition: n % 2, value: `${what} ${n}` }));
+      await transact(bench, producer, records('before'), 'commit');
+      await bench.within(STEP_MS, producer.transaction.begin(), 'begin');
+      eachSent(await producer.sendAll(records('meanwhile')));
+      await node.kill();
+      const committing = producer.transaction.commit().then(
+        () => undefined,
+        (error: TurnpikeError) => error,
+      );
+      await node.start();
+      const error = await bench.within(40_000, committing, 'commit() ends');
+      const expected = [...records('before'), ...records('after')].map((r) => r.value);
+      if (error === undefined) expected.push(...records('meanwhile').map((r) => r.value));
+      else {
+        assert.ok(['TRANSACTION_ABORTED', 'BROKER_UNAVAILABLE'].includes(error.code), error.message);
+        assert.notEqual(error.written, 'unknown', 'the broker was back in time to tell');
+        await bench.within(STEP_MS, producer.transaction.abort(), 'abort');
+      }
+      await transact(bench, producer, records('after'), 'commit');
+      const consumer = await reader(link, [topic], 2, { group: await bench.group('g', { platform }) });
+      await consumer.untilCount(expected.length);
+      await consumer.pollFor(QUIET_MS);
+      assert.deepEqual([...consumer.values].sort(), expected.sort());
+    },
+  }),
+
+  define({
+    row: 'Fencing',
+    name: 'lets a producer write nothing more, records or offsets, once another one has taken its transactional id',
+    ...transactional,
+    run: async (bench) => {
+      const topic = await bench.topic();
+      const [group, transactionalId] = [await bench.group(), await bench.transactionalId()];
+      const link = await bench.link();
+      const zombie = await writer(bench, link, transactionalId);
+      await bench.within(STEP_MS, zombie.transaction.begin(), 'begin');
+      await zombie.send({ topic, value: 'before' });
+      const next = await writer(bench, await bench.link(), transactionalId);
+      await bench.within(STEP_MS, next.transaction.begin(), 'begin');
+      const codes = ['PRODUCER_FENCED', 'TRANSACTION_ABORTED'] as const;
+      await assertRefusal(zombie.send({ topic, value: 'from the grave' }), codes, TOLD_MS);
+      await assertRefusal(zombie.transaction.sendOffsets(group, [{ topic, partition: 0, offset: 1n }]), codes, TOLD_MS);
+      await assertRefusal(zombie.transaction.commit(), codes, TOLD_MS);
+      await next.send({ topic, value: 'after' });
+      await bench.within(STEP_MS, next.transaction.commit(), 'commit');
+      const [all, committed] = [await reader(link, [topic], 1, { isolation: 'read_uncommitted' }), await reader(link, [topic], 1)];
+      await Promise.all([all.untilCount(2), committed.untilCount(1)]);
+      await Promise.all([all.pollFor(QUIET_MS), committed.pollFor(QUIET_MS)]);
+      assert.deepEqual(all.values, ['before', 'after']);
+      assert.deepEqual(committed.values, ['after']);
+      assert.deepEqual(await bench.admin.groupOffsets(group), []);
+    },
+  }),
+
+  define({
     row: 'Fencing',
     name: 'tells a producer that another one has taken its transactional id, and nothing of its open transaction is read',
     ...transactional,
@@ -200,7 +338,8 @@ export const transactions: readonly CaseDefinition[] = [
     run: async (bench) => {
       const topic = await bench.topic();
       const link = await writerLink(bench);
-      const producers = [await writer(bench, link), await writer(bench, link)];
+      // One of them over wire, so that each transport reads its ranges too.
+      const producers = [await writer(bench, link), await writer(bench, await bench.foreign())];
       const plain = await link.producer();
       const expected: string[] = [];
       const all: string[] = [];
@@ -220,12 +359,13 @@ export const transactions: readonly CaseDefinition[] = [
         expected.push(loose);
         for (const [i, producer] of producers.entries()) await bench.within(STEP_MS, producer.transaction[ends[i] ?? 'abort'](), 'end');
       }
-      const readers = await bench.link();
-      const [committed, uncommitted] = [await reader(readers, [topic], 1), await reader(readers, [topic], 1, { isolation: 'read_uncommitted' })];
-      await Promise.all([committed.untilCount(expected.length), uncommitted.untilCount(all.length)]);
-      await committed.pollFor(QUIET_MS);
-      assert.deepEqual(committed.values, expected);
-      assert.deepEqual(uncommitted.values, all);
+      for (const readers of [await bench.link(), await bench.foreign()]) {
+        const [committed, uncommitted] = [await reader(readers, [topic], 1), await reader(readers, [topic], 1, { isolation: 'read_uncommitted' })];
+        await Promise.all([committed.untilCount(expected.length), uncommitted.untilCount(all.length)]);
+        await committed.pollFor(QUIET_MS);
+        assert.deepEqual(committed.values, expected);
+        assert.deepEqual(uncommitted.values, all);
+      }
     },
   }),
 
