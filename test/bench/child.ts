@@ -2,7 +2,7 @@
 import { confluentClient } from './clients/confluent.ts';
 import { kafkajsClient } from './clients/kafkajs.ts';
 import { platformaticClient } from './clients/platformatic.ts';
-import { openClient, turnpikeClient } from './clients/turnpike.ts';
+import { openClient, postingClient, turnpikeClient } from './clients/turnpike.ts';
 import { type Answer, type BenchClient, type Job, Missing } from './job.ts';
 import { measure } from './measure.ts';
 
@@ -16,6 +16,7 @@ const clients: Readonly<Record<string, (job: Job) => BenchClient | Promise<Bench
   'turnpike-wire': (job) => turnpikeClient(job, 'wire'),
   'turnpike-kafkajs': (job) => turnpikeClient(job, 'kafkajs'),
   'turnpike-confluent': (job) => turnpikeClient(job, 'confluent'),
+  'turnpike-post': postingClient,
   'turnpike-open': openClient,
 };
 

@@ -115,7 +115,12 @@ describe('the plan', () => {
 
   it('takes a client by its whole name alone, and leaves out a test that has none of those asked for', () => {
     expect(choose({ tests: ['single'], clients: ['kafkajs'], quick: false }).map((t) => t.clients)).toEqual([['kafkajs']]);
-    expect(choose({ tests: ['single'], clients: ['turnpike'], quick: false })[0]?.clients).toEqual(['turnpike-wire', 'turnpike-kafkajs', 'turnpike-confluent']);
+    expect(choose({ tests: ['single'], clients: ['turnpike'], quick: false })[0]?.clients).toEqual([
+      'turnpike-post',
+      'turnpike-wire',
+      'turnpike-kafkajs',
+      'turnpike-confluent',
+    ]);
     expect(names({ clients: ['linger0'] })).toEqual(['sequential', 'rate-1000']);
   });
 

@@ -71,6 +71,8 @@ export type Answer = { readonly outcome: Outcome } | { readonly missing: string 
 export interface BenchProducer {
   sendOne(i: number): Promise<unknown>;
   sendMany(i: number, count: number): Promise<unknown>;
+  /** Nobody waits for a record: one caller hands over many with sendMany(), which resolves when there is room for more. */
+  readonly unawaited?: boolean;
   /** Runs a caller's loop as the work of request `i`. Default: as it is. */
   inRequest?<T>(i: number, f: () => T): T;
 }

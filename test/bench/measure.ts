@@ -73,7 +73,11 @@ export async function measure(client: BenchClient, job: Job): Promise<Outcome> {
 
 type Produce = Extract<Work, { kind: 'produce' }>;
 
-async function produce(producer: BenchProducer, job: Job, { outstanding, perCall }: Produce): Promise<Outcome> {
+/** How many are handed over at a time where nobody waits for them: memory bounds what is under way, at the start of the measured part as at its end. */
+const AT_A_TIME = 1_000;
+
+async function produce(producer: BenchProducer, job: Job, work: Produce): Promise<Outcome> {
+  const { outstanding, perCall } = producer.unawaited ? { outstanding: 1, perCall: AT_A_TIME } : work;
   const meter = new Meter(job.brokerPids);
   let [next, counted, ended] = [0, 0, false];
   let counting = false;

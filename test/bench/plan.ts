@@ -6,6 +6,7 @@ export const CLIENTS = {
   'turnpike-wire': 'Turnpike, wire',
   'turnpike-kafkajs': 'Turnpike over kafkajs',
   'turnpike-confluent': 'Turnpike over confluent',
+  'turnpike-post': 'Turnpike, wire, post()',
   'turnpike-open': 'the same, stages off',
   kafkajs: 'kafkajs',
   'kafkajs-eachbatch': 'kafkajs, eachBatch',
@@ -14,6 +15,7 @@ export const CLIENTS = {
   'confluent-linger0': 'confluent, linger.ms 0',
   'confluent-callback': 'confluent, callbacks',
   'franz-go': 'franz-go (Go)',
+  'franz-go-callback': 'franz-go (Go), callbacks',
   java: "Java's perf tools",
 } as const;
 
@@ -34,7 +36,7 @@ export interface BenchTest {
 }
 
 const OURS = ['turnpike-wire', 'turnpike-kafkajs', 'turnpike-confluent'] as const;
-const PRODUCERS: readonly ClientName[] = [...OURS, 'kafkajs', 'platformatic', 'confluent', 'confluent-callback', 'franz-go', 'java'];
+const PRODUCERS: readonly ClientName[] = [...OURS, 'kafkajs', 'platformatic', 'confluent', 'confluent-callback', 'franz-go'];
 const LATENCY: readonly ClientName[] = [...OURS, 'kafkajs', 'platformatic', 'confluent', 'confluent-linger0', 'franz-go'];
 const CONSUMERS: readonly ClientName[] = [...OURS, 'kafkajs', 'kafkajs-eachbatch', 'platformatic', 'confluent', 'confluent-callback', 'franz-go', 'java'];
 const FEW: readonly ClientName[] = ['turnpike-wire', 'kafkajs', 'platformatic', 'confluent', 'franz-go'];
@@ -60,19 +62,9 @@ const batches = (perCall: number): Work => ({ kind: 'produce', outstanding: 4, p
 const MILLION = 1_000_000;
 
 export const TESTS: readonly BenchTest[] = [
-  test('single', 'Single sends, 1,000 outstanding, 200 B', single, PRODUCERS),
-  test(
-    'batch-100',
-    "Caller's batches of 100, 4 at a time, 200 B",
-    batches(100),
-    PRODUCERS.filter((c) => c !== 'java'),
-  ),
-  test(
-    'batch-1000',
-    "Caller's batches of 1,000, 4 at a time, 200 B",
-    batches(1_000),
-    PRODUCERS.filter((c) => c !== 'java'),
-  ),
+  test('single', 'Single sends, 1,000 outstanding, 200 B', single, ['turnpike-post', ...PRODUCERS, 'franz-go-callback', 'java']),
+  test('batch-100', "Caller's batches of 100, 4 at a time, 200 B", batches(100), PRODUCERS),
+  test('batch-1000', "Caller's batches of 1,000, 4 at a time, 200 B", batches(1_000), PRODUCERS),
   test('sequential', 'One send after another, 200 B', { kind: 'sequential' }, LATENCY),
   test('rate-1000', '1,000 sends a second, whether or not earlier ones are answered, 200 B', { kind: 'rate', perSecond: 1_000 }, LATENCY),
   test('consume-each', 'Reading back, a handler for each record, 200 B', { kind: 'consume', by: 'record', records: MILLION }, CONSUMERS),

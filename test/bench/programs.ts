@@ -30,7 +30,9 @@ function known<T extends ChildProcess>(program: T): T {
   return program;
 }
 
-type ProgramName = 'franz-go' | 'java';
+type ProgramName = 'franz-go' | 'franz-go-callback' | 'java';
+
+export const isProgram = (client: string): client is ProgramName => client === 'java' || client.startsWith('franz-go');
 
 /** Runs one round of it. Never rejects. */
 export async function runProgram(name: ProgramName, job: Job): Promise<Answer> {

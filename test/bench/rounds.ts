@@ -4,7 +4,7 @@ import path from 'node:path';
 import type { BenchCluster } from './cluster.ts';
 import type { Answer, Job, Outcome } from './job.ts';
 import type { BenchTest, ClientName } from './plan.ts';
-import { runProgram } from './programs.ts';
+import { isProgram, runProgram } from './programs.ts';
 import type { LeftOut } from './results.ts';
 
 export interface Timing {
@@ -48,7 +48,7 @@ export async function runTest(test: BenchTest, cluster: BenchCluster, running: R
     let before = round === 0 ? await cluster.requests.count() : null;
     for (const client of turned(test.clients, round)) {
       if (leftOut.has(client)) continue;
-      const answer = client === 'java' || client === 'franz-go' ? await runProgram(client, { ...job, client }) : await runChild({ ...job, client }, running);
+      const answer = isProgram(client) ? await runProgram(client, { ...job, client }) : await runChild({ ...job, client }, running);
       const now = before && (await cluster.requests.count());
       const kind = work.kind === 'consume' ? 'fetch' : 'produce';
       const requests = before && now ? now[kind] - before[kind] : null;

@@ -110,39 +110,40 @@ function transportOf(job: Job, name: TransportName): Transport {
 
 const producerOptions = ({ compression }: Job) => (compression === 'none' ? {} : { compression });
 
+async function open(job: Job, name: TransportName) {
+  const group = newGroup();
+  const { file, rootKey } = await grantOf(job, group);
+  const topic = topicContract(job);
+  const service = defineService({
+    name: SERVICE,
+    team: 'bench',
+    environments: { bench: { principals: [SERVICE] } },
+    rootKeys: [rootKey],
+    produces: { [job.topic]: topic },
+    consumes: { [job.topic]: { topic, groups: [group] } },
+  });
+  const options: ConnectOptions = {
+    identity: job.oauth ? await identityOf(job.oauth) : anonymousIdentity(SERVICE),
+    transport: transportOf(job, name),
+    clusters: [{ name: CLUSTER, epoch: 1, primary: { id: '', bootstrap: job.oauth ? { oauth: job.bootstrap } : {} } }],
+    env: { TURNPIKE_ENV: 'bench', TURNPIKE_GRANT: file },
+    producer: producerOptions(job),
+    shutdownSignals: [],
+  };
+  return { kafka: await connect(service, options), group };
+}
+
 /** Ours as a service has it: connect() with a contract; grant, quota and access in force; idempotent, acks=all. Where orders are sent, the SDK samples 1 %. */
 export function turnpikeClient(job: Job, name: TransportName): BenchClient {
-  const open = async () => {
-    const group = newGroup();
-    const { file, rootKey } = await grantOf(job, group);
-    const topic = topicContract(job);
-    const service = defineService({
-      name: SERVICE,
-      team: 'bench',
-      environments: { bench: { principals: [SERVICE] } },
-      rootKeys: [rootKey],
-      produces: { [job.topic]: topic },
-      consumes: { [job.topic]: { topic, groups: [group] } },
-    });
-    const options: ConnectOptions = {
-      identity: job.oauth ? await identityOf(job.oauth) : anonymousIdentity(SERVICE),
-      transport: transportOf(job, name),
-      clusters: [{ name: CLUSTER, epoch: 1, primary: { id: '', bootstrap: job.oauth ? { oauth: job.bootstrap } : {} } }],
-      env: { TURNPIKE_ENV: 'bench', TURNPIKE_GRANT: file },
-      producer: producerOptions(job),
-      shutdownSignals: [],
-    };
-    return { kafka: await connect(service, options), group };
-  };
   return {
     async producer() {
       const traced = job.payload === 'order' ? startTracing() : undefined;
-      const { kafka } = await open();
+      const { kafka } = await open(job, name);
       const { send, sendBatch } = kafka.producer(job.topic);
       return producerOf(job, { send, sendBatch: (list) => sendBatch(list), ...(traced ? { traced } : {}) });
     },
     async consumer(by) {
-      const { kafka, group } = await open();
+      const { kafka, group } = await open(job, name);
       const init: ConsumerInit<string> = { group };
       const consumer = kafka.consumer([job.topic], init);
       const bytesOf = (value: unknown) => (value instanceof Uint8Array ? value.length + FRAME_BYTES : 0);
@@ -157,6 +158,35 @@ export function turnpikeClient(job: Job, name: TransportName): BenchClient {
     },
   };
 }
+
+/** post(): no promise for a record. */
+export function postingClient(job: Job): BenchClient {
+  return {
+    async producer() {
+      const { kafka } = await open(job, 'wire');
+      const producer = kafka.producer(job.topic);
+      let failure: unknown;
+      const failed = (error: unknown) => {
+        failure ??= error;
+      };
+      const sent = sentBy(job);
+      return {
+        unawaited: true,
+        sendOne: () => Promise.reject(new Error('nobody waits for one')),
+        async sendMany(i, count) {
+          let room = true;
+          for (let n = i; n < i + count; n++) room = producer.post(at(sent, n), failed) && room;
+          await (room ? nextTurn() : producer.ready());
+          if (failure !== undefined) throw failure;
+        },
+      };
+    },
+    consumer: () => Promise.reject(new Error('it sends')),
+  };
+}
+
+/** Answers come between. */
+const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 /** The same pipeline in the same requests, without grant, quota and telemetry of its own: what these cost is the difference. */
 export function openClient(job: Job): BenchClient {
@@ -208,14 +238,17 @@ interface Sending {
 }
 
 function producerOf(job: Job, { send, sendBatch, traced }: Sending): BenchProducer {
-  const values = valuesOf(job.valueBytes - FRAME_BYTES);
-  const sent: readonly Sent[] =
-    job.payload === 'order'
-      ? events.map((event) => ({ ...event, createdAt: BigInt(event.createdAt) }))
-      : keyTexts.map((key, i) => ({ key, value: at(values, i) }));
+  const sent = sentBy(job);
   return {
     sendOne: (i) => send(at(sent, i)),
     sendMany: (i, count) => sendBatch(Array.from({ length: count }, (_, n) => at(sent, i + n))),
     ...(traced ?? {}),
   };
+}
+
+/** What is sent, over and over. */
+function sentBy(job: Job): readonly Sent[] {
+  if (job.payload === 'order') return events.map((event) => ({ ...event, createdAt: BigInt(event.createdAt) }));
+  const values = valuesOf(job.valueBytes - FRAME_BYTES);
+  return keyTexts.map((key, i) => ({ key, value: at(values, i) }));
 }

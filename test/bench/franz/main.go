@@ -21,7 +21,8 @@ import (
 )
 
 type job struct {
-	Work struct {
+	Client string
+	Work   struct {
 		Kind        string
 		Outstanding int
 		PerCall     int
@@ -130,7 +131,7 @@ func produce(j job) outcome {
 	var counted, total atomic.Int64
 	var counting, ended atomic.Bool
 	var running sync.WaitGroup
-	if j.Work.PerCall == 1 {
+	if j.Client == "franz-go-callback" {
 		room := make(chan struct{}, j.Work.Outstanding)
 		acknowledged := func(_ *kgo.Record, err error) {
 			check(err)
