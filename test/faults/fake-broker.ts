@@ -5,6 +5,7 @@ import { Reader, Writer } from '@platformatic/kafka';
 import type { TopicPartition } from '@turnpike/core/spi';
 import type { CertificateAuthority } from '@turnpike/testing';
 import { FakeConsumerGroup } from './fake-consumer-group.ts';
+import { FakeTransactions, TRANSACTION_APIS } from './fake-transactions.ts';
 
 /** One partition's batch in a produce request. */
 export interface ProducedBatch extends TopicPartition {
@@ -50,6 +51,8 @@ const OFFSET_OUT_OF_RANGE = 1;
 const UNKNOWN_TOPIC = 3;
 const OUT_OF_ORDER_SEQUENCE = 45;
 const INVALID_PRODUCER_EPOCH = 47;
+/** The bit of a batch's attributes. */
+const TRANSACTIONAL = 0x10;
 const FETCH_SESSION_ID_NOT_FOUND = 70;
 const INVALID_FETCH_SESSION_EPOCH = 71;
 const FENCED_LEADER_EPOCH = 74;
@@ -143,7 +146,8 @@ export class FakeBroker implements AsyncDisposable {
   /** The one KIP-848 group; false = this broker has no API for it. */
   readonly group = new FakeConsumerGroup((topics) => topics.flatMap((t) => (this.topics.get(t) ?? []).map((_, p) => `${this.topicId(t)}/${p}`)));
   hasConsumerGroups = true;
-  /** The node that keeps the KIP-848 group. */
+  readonly transactions = new FakeTransactions();
+  /** The node that keeps the KIP-848 group, and the transactional ids. */
   coordinator = 0;
   readonly #ids = new Map<string, string>();
   readonly #servers: Server[] = [];
@@ -186,6 +190,9 @@ export class FakeBroker implements AsyncDisposable {
     this.log.set(key, log);
     const last = log.at(-1);
     const baseOffset = last ? last.baseOffset + BigInt(last.batch.count) : 0n;
+    const isTransactional = (batch.bytes.readInt16BE(21) & TRANSACTIONAL) !== 0;
+    const refused = isTransactional ? this.transactions.check(batch, batch.producerId, batch.epoch) : 0;
+    if (refused !== 0) return { code: refused };
     if (batch.producerId >= 0n) {
       const own = log.filter((b) => b.batch.producerId === batch.producerId);
       const newest = own.at(-1)?.batch;
@@ -198,6 +205,7 @@ export class FakeBroker implements AsyncDisposable {
       }
     }
     log.push({ baseOffset, batch });
+    if (isTransactional) this.transactions.wrote(batch, batch.producerId, `${key}@${baseOffset}`);
     return { baseOffset };
   }
 
@@ -322,6 +330,7 @@ export class FakeBroker implements AsyncDisposable {
           .appendInt32(0)
           .appendTaggedFields();
       case 22:
+        if (r.peekUnsignedInt8() > 0) return this.transactions.answer(api, node === this.coordinator, r, w) ?? 'cut';
         return w
           .appendInt32(0)
           .appendInt16(0)
@@ -333,7 +342,7 @@ export class FakeBroker implements AsyncDisposable {
         w.appendInt32(0).appendInt16(NOT_COORDINATOR).appendString(null).appendString(null);
         return w.appendInt32(0).appendInt32(0).appendInt8(-1).appendTaggedFields();
       default:
-        return 'cut';
+        return this.transactions.answer(api, node === this.coordinator, r, w) ?? 'cut';
     }
   }
 
@@ -632,5 +641,6 @@ const SPOKEN: readonly (readonly [key: number, least: number, most?: number])[] 
   [14, 5],
   [18, 3],
   [22, 4],
+  ...TRANSACTION_APIS,
   [CONSUMER_GROUP_HEARTBEAT, 1],
 ];

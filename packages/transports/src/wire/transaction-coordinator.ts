@@ -25,6 +25,8 @@ export interface Step<Args extends unknown[], R> {
   readonly args: () => Args;
   /** For the message: "end the transaction". */
   readonly doing: string;
+  /** Whose offsets it is about, where the group is not the one that is asked. */
+  readonly group?: string;
   /** The error code that an answer with several stands for: 0 = the answer is good, whatever single parts of it say. */
   readonly judge?: (answer: R) => number;
   /** Whether another try may have another end, beyond what Kafka calls retriable. */
@@ -52,7 +54,7 @@ export class TransactionCoordinator {
   /** Rejects with our error: with one that is retriable where the deadline (monotonic ms) or the signal came first. */
   async ask<Args extends unknown[], R>(step: Step<Args, R>, until: number, signal: AbortSignal): Promise<R> {
     const { clock } = this.#parts.context;
-    const where: Where = { doing: step.doing, ...this.#facts };
+    const where: Where = { doing: step.doing, ...this.#facts, ...(step.group === undefined ? {} : { group: step.group }) };
     for (;;) {
       if (signal.aborted) throw new TurnpikeError('ABORTED', `It ended before there was an answer: ${step.doing}.`, this.#facts);
       try {

@@ -254,7 +254,7 @@ export class WireTransactions implements TransactionPort {
     const doing = `add offsets of the group ${group} to the transaction of ${transactionalId}`;
     await this.#ask(
       this.#coordinator,
-      { api: addOffsetsToTxnV3.api, args: (): Args<typeof addOffsetsToTxnV3> => [transactionalId, producerId, epoch, group], doing },
+      { api: addOffsetsToTxnV3.api, args: (): Args<typeof addOffsetsToTxnV3> => [transactionalId, producerId, epoch, group], doing, group },
       open.over.signal,
     );
     open.groups.add(group);
