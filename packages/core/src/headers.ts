@@ -76,6 +76,12 @@ export class RecordHeaders implements Iterable<HeaderEntry> {
     return this.#list().some(([n]) => n === name);
   }
 
+  /** Pairs that nobody changes any more, as they are: not checked, not copied. */
+  adopt(entries: readonly HeaderEntry[]): void {
+    const list = this.#list();
+    for (const entry of entries) list.push(entry);
+  }
+
   append(name: string, value: HeaderValue): void {
     this.#list().push([name, bytesOf(name, value)]);
   }

@@ -15,7 +15,7 @@ import {
   type Tracer,
   trace,
 } from '@opentelemetry/api';
-import type { TurnpikeError } from '@turnpike/core';
+import { type HeaderEntry, RecordHeaders, type TurnpikeError } from '@turnpike/core';
 import {
   type CommitOffset,
   type HeaderCarrier,
@@ -87,6 +87,7 @@ export function openTelemetry(options: OpenTelemetryOptions = {}): Telemetry {
 
 class OpenTelemetry implements Telemetry {
   readonly #tracer: Tracer;
+  readonly #injected = new WeakMap<Context, readonly HeaderEntry[]>();
   readonly #createSpans: 'on' | 'off';
   readonly #parenting: 'link' | 'parent';
   readonly #common: Attributes;
@@ -122,22 +123,40 @@ class OpenTelemetry implements Telemetry {
   }
 
   create(topic: string, carrier: HeaderCarrier): RecordSpan | undefined {
-    const active = trace.getActiveSpan();
+    const current = context.active();
+    const active = trace.getSpan(current);
     if (!active) return undefined; // The cheap way: no tracer call, no headers.
+    if (!active.isRecording() && !carrier.hasHeaders) {
+      // Most requests are not sampled; their context travels all the same, so that nobody downstream begins a trace of his own.
+      const headers = this.#headersOf(current);
+      if (headers.length > 0) carrier.headers.adopt(headers);
+      return undefined;
+    }
     return this.#guarded(() => {
       const own = carrier.hasHeaders ? trace.getSpanContext(propagation.extract(ROOT_CONTEXT, carrier.headers, headerGetter)) : undefined;
       if (own) return { context: own, end: () => {} }; // The caller's: neither replaced nor mixed with ours.
       if (this.#createSpans === 'off' || !active.isRecording()) {
-        propagation.inject(context.active(), carrier, headerSetter);
+        propagation.inject(current, carrier, headerSetter);
         return active.isRecording() ? { context: active.spanContext(), end: () => {} } : undefined;
       }
       const span = this.#tracer.startSpan(`create ${topic}`, {
         kind: SpanKind.PRODUCER,
         attributes: { ...this.#common, [OPERATION_NAME]: 'create', [OPERATION_TYPE]: 'create', [DESTINATION]: topic },
       });
-      propagation.inject(trace.setSpan(context.active(), span), carrier, headerSetter);
+      propagation.inject(trace.setSpan(current, span), carrier, headerSetter);
       return { context: span.spanContext(), end: (error?: TurnpikeError) => this.#guarded(() => end(span, error)) };
     });
+  }
+
+  /** A context doesn't change: what stands for it in a record is made once, for all that is sent in it. */
+  #headersOf(current: Context): readonly HeaderEntry[] {
+    const known = this.#injected.get(current);
+    if (known) return known;
+    const headers = new RecordHeaders();
+    this.#guarded(() => propagation.inject(current, { headers, hasHeaders: false }, headerSetter));
+    const entries = headers.entries();
+    this.#injected.set(current, entries);
+    return entries;
   }
 
   sent(batches: readonly SettledBatch[], startedAtMs: number): void {

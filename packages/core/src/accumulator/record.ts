@@ -5,7 +5,7 @@ import type { OutboundRecord } from '../spi/transport.ts';
 // A record as a batch of magic 2 holds it (Kafka's protocol, "Record"): length, attributes, deltas of timestamp and offset, key, value, headers; lengths and deltas are zigzag varints.
 
 /** Below this a loop copies faster than a call into the engine does. */
-const LOOP_BYTES = 48;
+const LOOP_BYTES = 64;
 
 /** The size of what writeRecord() will write, without the record's own length in front. */
 export function recordLength(record: OutboundRecord, offsetDelta: number, timestampDelta: number): number {
@@ -53,7 +53,7 @@ export function varintLength(value: number): number {
   return z < 0x80 ? 1 : z < 0x4000 ? 2 : z < 0x20_0000 ? 3 : z < 0x1000_0000 ? 4 : 5;
 }
 
-function copy(src: Buffer, start: number, end: number, dst: Buffer, at: number): number {
+function copy(src: Uint8Array, start: number, end: number, dst: Buffer, at: number): number {
   if (end - start > LOOP_BYTES) {
     dst.set(start === 0 && end === src.length ? src : src.subarray(start, end), at);
     return at + end - start;
@@ -66,7 +66,7 @@ function copy(src: Buffer, start: number, end: number, dst: Buffer, at: number):
 function headersLength(headers: readonly HeaderEntry[]): number {
   let length = varintLength(headers.length);
   for (const [name, value] of headers) {
-    const nameLength = Buffer.byteLength(name);
+    const nameLength = textLength(name);
     length += varintLength(nameLength) + nameLength + (value === null ? 1 : varintLength(value.length) + value.length);
   }
   return length;
@@ -75,13 +75,28 @@ function headersLength(headers: readonly HeaderEntry[]): number {
 function writeHeaders(dst: Buffer, at: number, headers: readonly HeaderEntry[]): number {
   let pos = writeVarint(dst, at, headers.length);
   for (const [name, value] of headers) {
-    pos = writeVarint(dst, pos, Buffer.byteLength(name));
-    pos += dst.write(name, pos);
-    pos = writeVarint(dst, pos, value === null ? -1 : value.length);
-    if (value === null) continue;
-    dst.set(value, pos);
-    pos += value.length;
+    pos = writeText(dst, pos, name);
+    pos = value === null ? writeVarint(dst, pos, -1) : copy(value, 0, value.length, dst, writeVarint(dst, pos, value.length));
   }
+  return pos;
+}
+
+/** Names are short, and nearly always ASCII. */
+function isShortAscii(text: string): boolean {
+  if (text.length > LOOP_BYTES) return false;
+  for (let i = 0; i < text.length; i++) if (text.charCodeAt(i) > 0x7f) return false;
+  return true;
+}
+
+const textLength = (text: string): number => (isShortAscii(text) ? text.length : Buffer.byteLength(text));
+
+function writeText(dst: Buffer, at: number, text: string): number {
+  if (!isShortAscii(text)) {
+    const pos = writeVarint(dst, at, Buffer.byteLength(text));
+    return pos + dst.write(text, pos);
+  }
+  let pos = writeVarint(dst, at, text.length);
+  for (let i = 0; i < text.length; i++) dst[pos++] = text.charCodeAt(i);
   return pos;
 }
 
