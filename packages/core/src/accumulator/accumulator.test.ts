@@ -482,6 +482,48 @@ describe('a transaction', () => {
     append(0, 'b');
   });
 
+  // Whoever did not wait for sendOffsets() could have them written behind the end of the transaction, or committed without them.
+  it('is ended when its offsets have been sent, and not committed where they are refused', async () => {
+    const sent = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    let asked = 0;
+    const { calls, transaction } = transactional({ sendOffsets: () => (sent[asked++] as PromiseWithResolvers<void>).promise });
+    await expect(transaction.sendOffsets('g', [])).rejects.toMatchObject({ code: 'CONFIG_INVALID', facts: { group: 'g' } });
+    for (const [i, end] of (['commit', 'abort'] as const).entries()) {
+      await transaction.begin();
+      const sending = transaction.sendOffsets('g', []);
+      const ending = transaction[end]();
+      await expect(transaction.sendOffsets('g', [])).rejects.toMatchObject({ code: 'CONFIG_INVALID' });
+      await turn();
+      expect(calls.at(-1)).toBe('begin');
+      sent[i]?.resolve();
+      await Promise.all([sending, ending]);
+      expect(calls.at(-1)).toBe(end);
+    }
+    await transaction.begin();
+    sent.push(Promise.withResolvers());
+    const refused = transaction.sendOffsets('g', []);
+    sent[2]?.reject(new TurnpikeError('MEMBERSHIP_LOST', 'not yours', { group: 'g' }));
+    await expect(refused).rejects.toMatchObject({ code: 'MEMBERSHIP_LOST' });
+    await expect(transaction.commit()).rejects.toMatchObject({ code: 'TRANSACTION_ABORTED', facts: { group: 'g' } });
+    expect(calls.at(-1)).toBe('begin');
+  });
+
+  it('of which a record has failed is not committed after a begin() that was refused, either', async () => {
+    let open = false;
+    const begin = async () => {
+      if (open) throw new TurnpikeError('CONFIG_INVALID', 'a transaction is open');
+      open = true;
+    };
+    const { append, driver, transaction } = transactional({ begin });
+    await transaction.begin();
+    append(0, 'a');
+    await turn();
+    driver.flushes[0]?.answer([{ baseOffset: -1n, attempts: 1, error: new TurnpikeError('BROKER_REJECTED', 'no', { topic: 't', written: 'no' }) }]);
+    await turn();
+    await expect(transaction.begin()).rejects.toMatchObject({ code: 'CONFIG_INVALID' });
+    await expect(transaction.commit()).rejects.toMatchObject({ code: 'TRANSACTION_ABORTED' });
+  });
+
   // Readers of committed records waited for the timeout of what a producer had left open when it was closed.
   it('that is open at close is aborted, once its records have settled', async () => {
     const { calls, append, driver, port, transaction } = transactional();

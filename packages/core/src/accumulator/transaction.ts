@@ -1,4 +1,4 @@
-import { TurnpikeError } from '../errors.ts';
+import { type ErrorFacts, TurnpikeError } from '../errors.ts';
 import { type Clock, pause } from '../spi/clock.ts';
 import type { CommitOffset, TransactionPort } from '../spi/transport.ts';
 
@@ -12,8 +12,10 @@ export class FlushedTransaction implements TransactionPort {
   readonly #clock: Clock;
   /** "ending": from the first commit() or abort() on, until one of them has succeeded. */
   #state: 'none' | 'open' | 'ending' = 'none';
-  /** The first record that failed in it. */
+  /** The first record that failed in it, or its offsets. */
   #failed: TurnpikeError | undefined;
+  /** Offsets under way. */
+  readonly #offsets = new Set<Promise<void>>();
 
   constructor(transaction: TransactionPort, flush: () => Promise<void>, clock: Clock) {
     this.#transaction = transaction;
@@ -23,9 +25,7 @@ export class FlushedTransaction implements TransactionPort {
 
   /** What is appended belongs to the transaction that is open now: what came later would be half in it, if it were still on its way when that ends. @throws TurnpikeError CONFIG_INVALID where none is. */
   admit(topic: string): void {
-    if (this.#state === 'open') return;
-    const text = this.#state === 'none' ? 'begin() a transaction before sending' : 'wait until the transaction has ended, and begin() the next before sending';
-    throw new TurnpikeError('CONFIG_INVALID', `${topic}: ${text}; a producer with a transactional id sends nothing outside of one.`, { topic, written: 'no' });
+    if (this.#state !== 'open') throw this.#misuse(topic, { topic, written: 'no' });
   }
 
   recordFailed(error: TurnpikeError | undefined): void {
@@ -33,31 +33,44 @@ export class FlushedTransaction implements TransactionPort {
   }
 
   async begin(): Promise<void> {
-    this.#failed = undefined;
     await this.#transaction.begin();
+    this.#failed = undefined; // Not before: one that is refused leaves what is open as it is.
     this.#state = 'open';
   }
 
-  sendOffsets(group: string, offsets: readonly CommitOffset[]): Promise<void> {
-    return this.#transaction.sendOffsets(group, offsets);
+  async sendOffsets(group: string, offsets: readonly CommitOffset[]): Promise<void> {
+    if (this.#state !== 'open') throw this.#misuse(group, { group });
+    const sent = this.#transaction.sendOffsets(group, offsets);
+    this.#offsets.add(sent);
+    try {
+      await sent;
+    } catch (error) {
+      // What was made of these records must not be committed without their offsets.
+      this.#failed ??= error as TurnpikeError;
+      throw error;
+    } finally {
+      this.#offsets.delete(sent);
+    }
   }
 
   async commit(): Promise<void> {
-    this.#end();
-    await this.#flush();
+    await this.#end();
     const cause = this.#failed;
     if (cause)
-      throw new TurnpikeError('TRANSACTION_ABORTED', `A record of the transaction failed (${cause.code}), so it can't be committed; abort() and begin again.`, {
-        ...cause.facts,
-        cause,
-      });
+      throw new TurnpikeError(
+        'TRANSACTION_ABORTED',
+        `Something of the transaction failed (${cause.code}), so it can't be committed; abort() and begin again.`,
+        {
+          ...cause.facts,
+          cause,
+        },
+      );
     await this.#transaction.commit();
     this.#state = 'none';
   }
 
   async abort(): Promise<void> {
-    this.#end();
-    await this.#flush();
+    await this.#end();
     await this.#transaction.abort();
     this.#state = 'none';
   }
@@ -70,7 +83,16 @@ export class FlushedTransaction implements TransactionPort {
     await Promise.race([aborted, pause(this.#clock, ABORT_AT_CLOSE_MS, ended.signal)]);
     ended.abort();
   }
-  #end(): void {
+
+  /** Nothing more belongs to it, and all that does has come to its end: what was still on its way when the transaction ends would be half in it. */
+  async #end(): Promise<void> {
     if (this.#state === 'open') this.#state = 'ending';
+    await Promise.allSettled(this.#offsets);
+    await this.#flush();
+  }
+
+  #misuse(what: string, facts: ErrorFacts & { readonly written?: 'no' }): TurnpikeError {
+    const text = this.#state === 'none' ? 'begin() a transaction before sending' : 'wait until the transaction has ended, and begin() the next before sending';
+    return new TurnpikeError('CONFIG_INVALID', `${what}: ${text}; a producer with a transactional id sends nothing outside of one.`, facts);
   }
 }

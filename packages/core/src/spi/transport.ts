@@ -137,9 +137,9 @@ export interface ProducerPort extends AsyncDisposable {
 export interface TransactionPort {
   /** What is appended from now on belongs to it. Rejects with PRODUCER_FENCED when another producer has taken the transactional id. */
   begin(): Promise<void>;
-  /** Part of the transaction: committed with it, or not at all. */
+  /** Part of the transaction: committed with it, or not at all. Its end waits for them; of which they are refused, it can't be committed. */
   sendOffsets(group: string, offsets: readonly CommitOffset[]): Promise<void>;
-  /** Flushes, then commits. Rejects with TRANSACTION_ABORTED when a record of it has failed: nothing of it is read, abort() and begin again. With `written: "unknown"` no answer says what became of it. */
+  /** Flushes, then commits. Rejects with TRANSACTION_ABORTED when a record of it has failed, or its offsets: nothing of it is read, abort() and begin again. With `written: "unknown"` no answer says what became of it. */
   commit(): Promise<void>;
   /** Nothing of it will be read. */
   abort(): Promise<void>;
