@@ -3,8 +3,8 @@ import { KafkajsConsumer } from './kafkajs/consumer.ts';
 import { loadLibrary } from './kafkajs/library.ts';
 import { KafkajsProduceDriver } from './kafkajs/produce.ts';
 import { linkOver, type MetadataOptions, metadataMaxAgeOf } from './link.ts';
+import { COMPRESSIONS } from './wire/batch-writer.ts';
 import { Control } from './wire/control.ts';
-import { COMPRESSIONS } from './wire/record-batch.ts';
 
 export type KafkajsOptions = MetadataOptions;
 

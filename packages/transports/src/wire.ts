@@ -1,10 +1,10 @@
 import { accumulate, type Capabilities, type CommitOffset, type Link, type LinkContext, type Transport } from '@turnpike/core/spi';
 import { linkOver, type MetadataOptions, metadataMaxAgeOf } from './link.ts';
+import { COMPRESSIONS } from './wire/batch-writer.ts';
 import { Connections } from './wire/connections.ts';
 import { WireConsumer } from './wire/consumer.ts';
 import { Control } from './wire/control.ts';
 import { WireProduceDriver } from './wire/produce.ts';
-import { COMPRESSIONS } from './wire/record-batch.ts';
 import { type OffsetsOfMember, WireTransactions } from './wire/transaction.ts';
 
 export type WireOptions = MetadataOptions;

@@ -12,13 +12,13 @@ const decodeBatches = (...args: Parameters<typeof reader.decodeBatches>) => {
 };
 
 const java = new Map(
-  readFileSync(new URL('record-batch.golden.txt', import.meta.url), 'utf8')
+  readFileSync(new URL('batch.golden.txt', import.meta.url), 'utf8')
     .trimEnd()
     .split('\n')
     .map((line) => line.split(' ') as [string, string])
     .map(([name, hex]) => [name, Buffer.from(hex, 'hex')]),
 );
-const golden = (name: string): Buffer => Buffer.from(java.get(name) ?? expect.unreachable(`no ${name} in record-batch.golden.txt`));
+const golden = (name: string): Buffer => Buffer.from(java.get(name) ?? expect.unreachable(`no ${name} in batch.golden.txt`));
 /** The same batch elsewhere in the log; the offset isn't part of the checksum. */
 const at = (offset: bigint, batch: Buffer): Buffer => {
   batch.writeBigInt64BE(offset, 0);
