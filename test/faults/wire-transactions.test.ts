@@ -7,6 +7,7 @@ import type { TransactionOutcome, TransactionRequest } from './fake-transactions
 import { linkTo, random } from './link.ts';
 
 const UNKNOWN_TOPIC = 3;
+const MESSAGE_TOO_LARGE = 10;
 const COORDINATOR_LOAD_IN_PROGRESS = 14;
 const NOT_ENOUGH_REPLICAS = 19;
 const TOPIC_AUTHORIZATION_FAILED = 29;
@@ -57,9 +58,16 @@ function befall(of: TransactionRequest['what'], ...outcomes: readonly Transactio
   return ({ what }) => (what === of ? (left.shift() ?? 0) : 0);
 }
 
+interface Sending {
+  readonly topic?: string;
+  readonly partition?: number;
+  readonly bytes?: number;
+  readonly withinMs?: number;
+}
+
 /** The offset, or the error. */
-function send({ port }: Pick<Producer, 'port'>, partition = 0, topic = 't', withinMs = 5_000): Promise<bigint | TurnpikeError> {
-  const buf = Buffer.from('x');
+function send({ port }: Pick<Producer, 'port'>, { topic = 't', partition = 0, bytes = 1, withinMs = 5_000 }: Sending = {}): Promise<bigint | TurnpikeError> {
+  const buf = Buffer.alloc(bytes, 'x');
   return new Promise((resolve) => {
     const pending: Pending = {
       deadlineMs: systemClock.monotonic() + withinMs,
@@ -69,7 +77,7 @@ function send({ port }: Pick<Producer, 'port'>, partition = 0, topic = 't', with
       fail: resolve,
     };
     try {
-      port.append({ topic, partition, timestampMs: 1, headers: undefined, buf, keyStart: -1, keyEnd: -1, valueStart: 0, valueEnd: 1 }, pending);
+      port.append({ topic, partition, timestampMs: 1, headers: undefined, buf, keyStart: -1, keyEnd: -1, valueStart: 0, valueEnd: bytes }, pending);
     } catch (error) {
       resolve(error as TurnpikeError);
     }
@@ -78,7 +86,7 @@ function send({ port }: Pick<Producer, 'port'>, partition = 0, topic = 't', with
 
 async function transact(producer: Producer, end: 'commit' | 'abort', partitions: readonly number[] = [0]): Promise<void> {
   await producer.transaction.begin();
-  await Promise.all(partitions.map((p) => send(producer, p)));
+  await Promise.all(partitions.map((p) => send(producer, { partition: p })));
   await producer.transaction[end]();
 }
 
@@ -87,8 +95,8 @@ describe('the partitions of a transaction', () => {
     await using s = await setUp();
     const producer = await s.open();
     await producer.transaction.begin();
-    expect(await Promise.all([send(producer, 0), send(producer, 1)])).toEqual([0n, 0n]);
-    expect(await Promise.all([send(producer, 0), send(producer, 2)])).toEqual([1n, 0n]);
+    expect(await Promise.all([send(producer, { partition: 0 }), send(producer, { partition: 1 })])).toEqual([0n, 0n]);
+    expect(await Promise.all([send(producer, { partition: 0 }), send(producer, { partition: 2 })])).toEqual([1n, 0n]);
     await producer.transaction.commit();
     expect(s.transactions.requests.filter((r) => r.what === 'add').map((r) => r.of)).toEqual([['t/0', 't/1'], ['t/2']]);
     await transact(producer, 'commit', [1]);
@@ -114,13 +122,28 @@ describe('the partitions of a transaction', () => {
     s.transactions.onAdd = ({ topic }) => (topic === 'denied' ? TOPIC_AUTHORIZATION_FAILED : 0);
     const producer = await s.open();
     await producer.transaction.begin();
-    const [denied, good] = await Promise.all([send(producer, 0, 'denied'), send(producer, 0, 't')]);
+    const [denied, good] = await Promise.all([send(producer, { topic: 'denied' }), send(producer)]);
     expect(denied).toMatchObject({ code: 'AUTHORIZATION_FAILED', facts: { topic: 'denied' }, written: 'no' });
     expect(good).toBe(0n);
     await expect(producer.transaction.commit()).rejects.toMatchObject({ code: 'TRANSACTION_ABORTED' });
     await producer.transaction.abort();
     await transact(producer, 'commit');
     expect(s.transactions).toMatchObject({ committed: ['t/0@1'], aborted: ['t/0@0'], strays: [] });
+  });
+
+  it('that no coordinator adds before the delivery timeout get no record, and the transaction is aborted when it is back', async () => {
+    await using s = await setUp();
+    const producer = await s.open();
+    await producer.transaction.begin();
+    s.transactions.onRequest = ({ what }) => (what === 'add' ? 'silence' : 0);
+    expect(await send(producer, { withinMs: 800 })).toMatchObject({ code: 'DELIVERY_TIMEOUT', written: 'no' });
+    expect(s.broker.produced).toEqual([]);
+    await expect(producer.transaction.commit()).rejects.toMatchObject({ code: 'TRANSACTION_ABORTED' });
+    s.transactions.onRequest = () => 0;
+    await producer.transaction.abort();
+    await transact(producer, 'commit');
+    expect(s.transactions).toMatchObject({ committed: ['t/0@0'], strays: [] });
+    expect(s.broker.produced).toMatchObject([{ epoch: 1 }]); // What was asked for may come late: it is of an epoch that is over.
   });
 
   it('are waited for where the coordinator does not know the topic yet', async () => {
@@ -208,9 +231,9 @@ describe('the end of a transaction', () => {
     await producer.transaction.begin();
     let refusals = 2;
     s.broker.onProduce = (batch) => (refusals-- > 0 ? { code: NOT_ENOUGH_REPLICAS } : s.broker.write(batch));
-    const first = send(producer, 0);
+    const first = send(producer, { partition: 0 });
     const committed = producer.transaction.commit();
-    expect(await send(producer, 1)).toMatchObject({ code: 'CONFIG_INVALID', written: 'no' });
+    expect(await send(producer, { partition: 1 })).toMatchObject({ code: 'CONFIG_INVALID', written: 'no' });
     await committed;
     expect(await first).toBe(0n);
     expect(s.transactions).toMatchObject({ committed: ['t/0@0'], strays: [] });
@@ -246,7 +269,7 @@ describe('a transaction that has failed', () => {
     await producer.transaction.begin();
     expect(await send(producer)).toBe(1n);
     s.broker.onProduce = () => 'silence';
-    expect(await send(producer, 0, 't', 400)).toMatchObject({ code: 'DELIVERY_TIMEOUT', written: 'unknown' });
+    expect(await send(producer, { withinMs: 400 })).toMatchObject({ code: 'DELIVERY_TIMEOUT', written: 'unknown' });
     s.broker.onProduce = (batch) => s.broker.write(batch);
     expect(await send(producer)).toMatchObject({ code: 'TRANSACTION_ABORTED', written: 'no' });
     await expect(producer.transaction.commit()).rejects.toMatchObject({ code: 'TRANSACTION_ABORTED' });
@@ -293,6 +316,68 @@ describe('a transaction that has failed', () => {
     expect(s.transactions.offsets.size).toBe(0);
     await producer.transaction.commit();
     expect(s.transactions.offsets).toEqual(new Map([['g t/0', 7n]]));
+  });
+});
+
+describe('full batches of one partition, within a transaction', () => {
+  /** One fills a batch of 1,024 bytes. */
+  const full = (producer: Producer) => send(producer, { bytes: 900 });
+
+  it('go one behind another without waiting for answers, and each is written once, in order, whatever becomes of the first', async () => {
+    await using s = await setUp();
+    const producer = await s.open({ maxBatchBytes: 1_024 });
+    let written = 0n;
+    for (const mishap of [undefined, { code: NOT_ENOUGH_REPLICAS }, 'cut', 'late cut'] as const) {
+      await producer.transaction.begin();
+      expect(await full(producer)).toBe(written++);
+      let first = true;
+      s.broker.onProduce = (batch) => {
+        const befalls = first ? mishap : undefined;
+        first = false;
+        if (befalls !== 'late cut') return befalls ?? s.broker.write(batch);
+        s.broker.write(batch);
+        return 'cut';
+      };
+      expect(await Promise.all(Array.from({ length: 6 }, () => full(producer)))).toEqual(Array.from({ length: 6 }, () => written++));
+      await producer.transaction.commit();
+      s.broker.onProduce = (batch) => s.broker.write(batch);
+    }
+    expect(s.transactions.committed).toEqual(Array.from({ length: 28 }, (_, i) => `t/0@${i}`));
+    expect(s.broker.produced.every((b) => b.epoch === 0)).toBe(true); // Batches are known again by their sequences: no epoch is spent.
+  });
+
+  it('of which one is too large fail it alone, and the next transaction goes on with the same epoch', async () => {
+    await using s = await setUp();
+    const producer = await s.open({ maxBatchBytes: 1_024 });
+    await producer.transaction.begin();
+    expect(await full(producer)).toBe(0n);
+    s.broker.onProduce = (batch) => (batch.bytes.length > 2_000 ? { code: MESSAGE_TOO_LARGE } : s.broker.write(batch));
+    const [before, large, after] = await Promise.all([full(producer), send(producer, { bytes: 3_000 }), full(producer)]);
+    expect([before, after]).toEqual([1n, 2n]);
+    expect(large).toMatchObject({ code: 'RECORD_TOO_LARGE', written: 'no' });
+    await expect(producer.transaction.commit()).rejects.toMatchObject({ code: 'TRANSACTION_ABORTED', cause: { code: 'RECORD_TOO_LARGE' } });
+    await producer.transaction.abort();
+    await transact(producer, 'commit');
+    expect(s.broker.produced.at(-1)).toMatchObject({ epoch: 0, sequence: 3 });
+    expect(s.transactions.committed).toEqual(['t/0@3']);
+  });
+
+  it('end with the transaction when one of them may be written: none is acknowledged as of a sequence that the broker has not', async () => {
+    await using s = await setUp();
+    const producer = await s.open({ maxBatchBytes: 1_024 });
+    await producer.transaction.begin();
+    expect(await full(producer)).toBe(0n);
+    s.broker.onProduce = (batch) => (batch.sequence === 1 ? 'silence' : s.broker.write(batch));
+    const outcomes = await Promise.all(Array.from({ length: 5 }, () => send(producer, { bytes: 900, withinMs: 900 })));
+    expect(outcomes.every((o) => typeof o !== 'bigint')).toBe(true);
+    await expect(producer.transaction.commit()).rejects.toMatchObject({ code: 'TRANSACTION_ABORTED' });
+    s.broker.onProduce = (batch) => s.broker.write(batch);
+    await producer.transaction.abort();
+    await producer.transaction.begin();
+    expect(await Promise.all(Array.from({ length: 5 }, () => full(producer)))).toEqual([1n, 2n, 3n, 4n, 5n]);
+    await producer.transaction.commit();
+    expect(s.transactions).toMatchObject({ aborted: ['t/0@0'], strays: [] });
+    expect(s.broker.produced.at(-1)).toMatchObject({ epoch: 1, sequence: 4 });
   });
 });
 
@@ -359,9 +444,9 @@ describe('a producer of a transactional id', () => {
     await using s = await setUp({ nodes: 2 });
     const producer = await s.open();
     await producer.transaction.begin();
-    expect(await send(producer, 0)).toBe(0n);
+    expect(await send(producer, { partition: 0 })).toBe(0n);
     s.broker.coordinator = 1;
-    expect(await send(producer, 1)).toBe(0n);
+    expect(await send(producer, { partition: 1 })).toBe(0n);
     s.broker.coordinator = 0;
     await producer.transaction.commit();
     expect(s.transactions.committed).toEqual(['t/0@0', 't/1@0']);
@@ -388,7 +473,7 @@ it('a storm: whatever becomes of requests, a transaction is read whole when comm
     if (turn % 9 === 4) s.broker.coordinator = 1 - s.broker.coordinator;
     await producer.transaction.begin();
     const partitions = [0, 1, 2].filter(() => next() < 0.7);
-    const sent = await Promise.all(partitions.map(async (p) => ({ p, outcome: await send(producer, p) })));
+    const sent = await Promise.all(partitions.map(async (p) => ({ p, outcome: await send(producer, { partition: p }) })));
     const ids = sent.flatMap(({ p, outcome }) => (typeof outcome === 'bigint' ? [`t/${p}@${outcome}`] : []));
     const whole = sent.length === ids.length;
     if (whole && next() < 0.7) {
