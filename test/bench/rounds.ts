@@ -5,6 +5,7 @@ import type { BenchCluster } from './cluster.ts';
 import type { Answer, Job, Outcome } from './job.ts';
 import type { BenchTest, ClientName } from './plan.ts';
 import { isProgram, runProgram } from './programs.ts';
+import { prepareRegistryPeer } from './registry-peers.ts';
 import type { LeftOut } from './results.ts';
 
 export interface Timing {
@@ -38,6 +39,7 @@ export async function runTest(test: BenchTest, cluster: BenchCluster, running: R
   const topic = `bench-${test.name}`;
   const { work } = test;
   await cluster.topic(topic, work.kind === 'consume');
+  if (test.payload === 'order') for (const client of test.clients) await prepareRegistryPeer(client, say);
   // A fifth is the warm-up's, and what a client has fetched beyond the last must not end a round.
   if (work.kind === 'consume') await cluster.fill(topic, Math.ceil(work.records * 1.25), test.valueBytes);
   const job = await jobOf(test, topic, cluster, timing);

@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
-import { createRequire } from 'node:module';
 import { type Identity, silentLogger, systemClock } from '@turnpike/core/spi';
 import { oauthIdentity } from '@turnpike/identity';
 import { Missing, type OAuthFiles } from '../job.ts';
+import { requireRegistryPeer } from '../registry-peers.ts';
 
 /** A group of its own for each process: it reads from the beginning. */
 export const newGroup = (): string => `bench-${randomUUID()}`;
@@ -17,10 +17,10 @@ export function identityOf(oauth: OAuthFiles): Promise<Identity & AsyncDisposabl
 /** For peers, which are given a token and don't ask for one themselves. */
 export const tokenOf = async (oauth: OAuthFiles) => (await identityOf(oauth)).token();
 
-/** A package that this workspace may do without. @throws Missing */
-export function optional<T>(name: string): T {
+/** The package that a client serializes with. @throws Missing */
+export function registryPackage<T>(client: string, name: string): T {
   try {
-    return createRequire(import.meta.url)(name) as T;
+    return requireRegistryPeer(client)(name) as T;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'MODULE_NOT_FOUND') throw new Missing(`${name} isn't installed`);
     throw error;

@@ -1,7 +1,7 @@
 import { type BenchClient, type BenchConsumer, type BenchProducer, type Job, Missing } from '../job.ts';
 import { at, keys, orderAt, valuesOf } from '../records.ts';
 import { startStubRegistry } from '../stub-registry.ts';
-import { newGroup, optional, tokenOf } from './common.ts';
+import { newGroup, registryPackage, tokenOf } from './common.ts';
 
 type Library = typeof import('@confluentinc/kafka-javascript');
 
@@ -143,7 +143,7 @@ interface RegistryModule {
 }
 
 async function orderEncoder(topic: string): Promise<(order: unknown) => Promise<Buffer>> {
-  const { AvroSerializer, SchemaRegistryClient, SerdeType } = optional<RegistryModule>('@confluentinc/schemaregistry');
+  const { AvroSerializer, SchemaRegistryClient, SerdeType } = registryPackage<RegistryModule>('confluent', '@confluentinc/schemaregistry');
   const { url } = await startStubRegistry();
   const serializer = new AvroSerializer(new SchemaRegistryClient({ baseURLs: [url] }), SerdeType.VALUE, { useLatestVersion: true });
   return (order) => serializer.serialize(topic, order);

@@ -3,7 +3,7 @@ import kafkajs from 'kafkajs';
 import { type BenchClient, type Job, Missing } from '../job.ts';
 import { at, keys, orderAt, valuesOf } from '../records.ts';
 import { startStubRegistry } from '../stub-registry.ts';
-import { newGroup, optional, tokenOf } from './common.ts';
+import { newGroup, registryPackage, tokenOf } from './common.ts';
 
 process.env.KAFKAJS_NO_PARTITIONER_WARNING = '1';
 const { Kafka, logLevel } = kafkajs;
@@ -62,7 +62,7 @@ interface RegistryModule {
 }
 
 async function orderEncoder(): Promise<(order: unknown) => Promise<Buffer>> {
-  const { SchemaRegistry } = optional<RegistryModule>('@kafkajs/confluent-schema-registry');
+  const { SchemaRegistry } = registryPackage<RegistryModule>('kafkajs', '@kafkajs/confluent-schema-registry');
   const stub = await startStubRegistry();
   const registry = new SchemaRegistry({ host: stub.url });
   return (order) => registry.encode(stub.id, order);
