@@ -388,6 +388,20 @@ describe('a producer of a transactional id', () => {
     await expect(s.open()).rejects.toMatchObject({ code: 'AUTHORIZATION_FAILED', facts: { transactionalId: ID } });
   });
 
+  it('that still waits for its coordinator when its link closes ends at once, and leaves nothing behind', async () => {
+    await using s = await setUp();
+    s.transactions.onRequest = () => 'silence';
+    const link = await linkTo(s.broker, ca);
+    const opening = link.producer({ ...compileProducerOptions(), transactionalId: ID });
+    const refused = expect(opening).rejects.toMatchObject({ code: 'CLOSED' });
+    await expect.poll(() => s.transactions.count('init')).toBe(1);
+    const startedAt = performance.now();
+    await link[Symbol.asyncDispose]();
+    await refused;
+    expect(performance.now() - startedAt).toBeLessThan(3_000);
+    expect(s.transactions.count('init')).toBe(1);
+  });
+
   it('aborts what the one before it left open', async () => {
     await using s = await setUp();
     const first = await s.open();

@@ -1,4 +1,4 @@
-import { OptionReader } from '@turnpike/core';
+import { OptionReader, TurnpikeError } from '@turnpike/core';
 import type { AdminPort, CompiledConsumerOptions, CompiledProducerOptions, ConsumerPort, Link, ProducerPort } from '@turnpike/core/spi';
 import type { Control } from './wire/control.ts';
 
@@ -17,7 +17,8 @@ export function metadataMaxAgeOf(transport: string, options: MetadataOptions): n
 
 /** What differs between links: how a port is made. Each says when it is closed, so that a link that lives long doesn't keep those. */
 interface Ports {
-  producer(options: CompiledProducerOptions, onClosed: () => void): Promise<ProducerPort>;
+  /** Aborted when the link closes: one that is still opening then need not. */
+  producer(options: CompiledProducerOptions, onClosed: () => void, closing: AbortSignal): Promise<ProducerPort>;
   consumer(options: CompiledConsumerOptions, onClosed: () => void): ConsumerPort;
 }
 
@@ -31,6 +32,7 @@ class ControlledLink implements Link {
   readonly #control: Control;
   readonly #make: Ports;
   readonly #open = new Set<AsyncDisposable>();
+  readonly #closing = new AbortController();
 
   constructor(control: Control, make: Ports) {
     this.#control = control;
@@ -43,9 +45,17 @@ class ControlledLink implements Link {
   }
 
   async producer(options: CompiledProducerOptions): Promise<ProducerPort> {
-    const port: ProducerPort = await this.#make.producer(options, () => this.#open.delete(port));
+    const { signal } = this.#closing;
+    const closed = (cause?: unknown): TurnpikeError =>
+      new TurnpikeError('CLOSED', 'The connection was closed while the producer opened; connect() again.', { cause, written: 'no' });
+    const opening = this.#make.producer(options, () => this.#open.delete(port), signal);
+    const port: ProducerPort = await opening.catch((cause: unknown) => {
+      throw signal.aborted ? closed(cause) : cause;
+    });
     this.#open.add(port);
-    return port;
+    if (!signal.aborted) return port;
+    await port[Symbol.asyncDispose]();
+    throw closed();
   }
 
   consumer(options: CompiledConsumerOptions): ConsumerPort {
@@ -55,6 +65,7 @@ class ControlledLink implements Link {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#closing.abort();
     await Promise.allSettled([...this.#open].map((port) => port[Symbol.asyncDispose]()));
     await this.#control[Symbol.asyncDispose]();
   }

@@ -34,23 +34,23 @@ async function openLink(context: LinkContext, metadataMaxAgeMs: number): Promise
   const control = await Control.open(context, metadataMaxAgeMs);
   const consumers = new Set<WireConsumer>();
   return linkOver(control, {
-    producer: async (options, onClosed) => {
+    producer: async (options, onClosed, closing) => {
       const { metadata } = control;
       const { requestTimeoutMs, transactionalId } = options;
       const connections = new Connections(context, () => requestTimeoutMs);
       if (transactionalId === undefined) return accumulate(new WireProduceDriver(context, metadata, connections, options), context, options, onClosed);
-      const byMember = (group: string, offsets: readonly CommitOffset[]) =>
-        offsetsByMember(
-          [...consumers].filter((c) => c.group === group),
-          offsets,
-        );
+      const byMember = (group: string, offsets: readonly CommitOffset[]) => offsetsByMember(consumers, group, offsets);
       const transaction = new WireTransactions({ context, metadata, connections, options, transactionalId, byMember });
       const driver = new WireProduceDriver(context, metadata, connections, options, transaction);
+      const giveUp = () => void driver[Symbol.asyncDispose]();
+      closing.addEventListener('abort', giveUp);
       try {
         await transaction.init();
       } catch (error) {
         await driver[Symbol.asyncDispose]();
         throw error;
+      } finally {
+        closing.removeEventListener('abort', giveUp);
       }
       return accumulate(driver, context, options, onClosed);
     },
@@ -69,7 +69,8 @@ async function openLink(context: LinkContext, metadataMaxAgeMs: number): Promise
 }
 
 /** Each member commits what it owns; what none does is the first one's, whom the group refuses. */
-function offsetsByMember(consumers: readonly WireConsumer[], offsets: readonly CommitOffset[]): readonly OffsetsOfMember[] {
-  const byOwner = Map.groupBy(offsets, (o) => consumers.find((c) => c.owns(o)) ?? consumers[0]);
-  return [...byOwner].map(([consumer, of]) => ({ member: consumer?.committer(of), offsets: of }));
+function offsetsByMember(consumers: Iterable<WireConsumer>, group: string, offsets: readonly CommitOffset[]): readonly OffsetsOfMember[] {
+  const members = [...consumers].filter((c) => c.group === group && c.isMember);
+  const byOwner = Map.groupBy(offsets, (o) => members.find((c) => c.owns(o)) ?? members[0]);
+  return [...byOwner].map(([member, of]) => ({ member: member?.committer(of), offsets: of }));
 }

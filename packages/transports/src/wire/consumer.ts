@@ -65,9 +65,13 @@ export class WireConsumer implements ConsumerPort {
     });
   }
 
-  /** Who commits these offsets, with a transaction; undefined = it has not joined. */
-  committer(offsets: readonly CommitOffset[]): (() => GroupMember) | undefined {
-    return this.#membership && this.#ahead.committer(offsets, this.#membership);
+  get isMember(): boolean {
+    return this.#membership !== undefined;
+  }
+
+  /** Who commits these offsets, asked before each try. The answer throws MEMBERSHIP_LOST. */
+  committer(offsets: readonly CommitOffset[]): () => GroupMember {
+    return this.#ahead.committer(offsets, this.#membership);
   }
 
   owns(tp: TopicPartition): boolean {
@@ -132,7 +136,7 @@ export class WireConsumer implements ConsumerPort {
   }
 
   async commit(offsets: readonly CommitOffset[]): Promise<void> {
-    const member = this.#ahead.committer(offsets, this.#membership);
+    const member = this.committer(offsets);
     const sent = member().generation;
     try {
       await this.#coordinator.commit(offsets, member, this.#options.requestTimeoutMs);
