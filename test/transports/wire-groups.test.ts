@@ -113,7 +113,7 @@ function join(
     options,
   });
   const running = consumer.run(({ partition, offset }) => told.take(name, partition, offset));
-  running.catch(() => {}); // Awaited when it is closed.
+  running.catch((error: Error) => told.failures.push(error));
   return async () => {
     await consumer.close();
     await running;
@@ -124,6 +124,8 @@ function join(
 class Told {
   readonly by = new Map<string, string[]>();
   readonly #of = PARTITIONS.map(() => new Set<bigint>());
+  /** Of members that have ended. */
+  readonly failures: Error[] = [];
   /** Records that came before the one in front of them. */
   readonly gaps: string[] = [];
 
@@ -230,7 +232,10 @@ describe('wire: groups while brokers die', () => {
     const handled = () => groups.map(({ told }) => told.counts.reduce((a, b) => a + b));
     const more = async (count: number) => {
       const before = handled();
-      const behind = () => groups.filter((_, i) => (handled()[i] ?? 0) <= (before[i] ?? 0) + count).map(({ group }) => group);
+      const behind = () => {
+        for (const { told } of groups) expect(told.failures).toEqual([]);
+        return groups.filter((_, i) => (handled()[i] ?? 0) <= (before[i] ?? 0) + count).map(({ group }) => group);
+      };
       await expect.poll(behind, { timeout: 40_000, message: 'both groups read on' }).toEqual([]);
     };
     await more(100);
