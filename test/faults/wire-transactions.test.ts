@@ -441,6 +441,34 @@ describe('a producer of a transactional id', () => {
     },
   );
 
+  it('does not take the id back when it needs another epoch itself', async () => {
+    await using s = await setUp();
+    const zombie = await s.open();
+    s.transactions.onRequest = befall('commit', 'lost');
+    await transact(zombie, 'commit');
+    const next = await s.open();
+    await next.transaction.begin();
+    expect(await send(next)).toBe(1n);
+    await expect(zombie.transaction.begin()).rejects.toMatchObject({ code: 'PRODUCER_FENCED' });
+    await expect(zombie.transaction.begin()).rejects.toMatchObject({ code: 'PRODUCER_FENCED' });
+    await next.transaction.commit();
+    expect(s.transactions).toMatchObject({ committed: ['t/0@0', 't/0@1'], aborted: [] });
+  });
+
+  it('gets another producer id where the coordinator has forgotten its own, as after a week without a transaction', async () => {
+    await using s = await setUp();
+    const producer = await s.open();
+    await transact(producer, 'commit');
+    s.transactions.ids.clear();
+    await producer.transaction.begin();
+    expect(await send(producer)).toMatchObject({ facts: { kafkaError: 'INVALID_PRODUCER_ID_MAPPING' }, written: 'no' });
+    await expect(producer.transaction.commit()).rejects.toMatchObject({ code: 'TRANSACTION_ABORTED' });
+    await producer.transaction.abort();
+    await transact(producer, 'commit');
+    expect(s.transactions).toMatchObject({ committed: ['t/0@0', 't/0@1'], strays: [] });
+    expect(new Set(s.broker.produced.map((b) => b.producerId)).size).toBe(2);
+  });
+
   it('sends nothing outside of a transaction', async () => {
     await using s = await setUp();
     const producer = await s.open();
