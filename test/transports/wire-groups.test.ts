@@ -165,7 +165,7 @@ async function flow(topic: string): Promise<() => Promise<number[]>> {
         },
         fail: (error) => failed.push(error),
       };
-      port.append({ topic, partition, timestampMs: 1, headers: undefined, buf, keyStart: -1, keyEnd: -1, valueStart: 0, valueEnd: 1 }, pending);
+      port.append({ topic, partition, timestampMs: Date.now(), headers: undefined, buf, keyStart: -1, keyEnd: -1, valueStart: 0, valueEnd: 1 }, pending);
     }
   }, 20);
   return async () => {

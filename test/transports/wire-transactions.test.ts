@@ -41,7 +41,17 @@ function append(port: ProducerPort, topic: string, partition: number, value: Buf
       acknowledge: (batch, i) => resolve(batch.baseOffset + BigInt(i)),
       fail: resolve,
     };
-    const record = { topic, partition, timestampMs: 1, headers: undefined, buf: value, keyStart: -1, keyEnd: -1, valueStart: 0, valueEnd: value.length };
+    const record = {
+      topic,
+      partition,
+      timestampMs: Date.now(),
+      headers: undefined,
+      buf: value,
+      keyStart: -1,
+      keyEnd: -1,
+      valueStart: 0,
+      valueEnd: value.length,
+    };
     if (!port.append(record, pending)) throw new Error('no room');
   });
 }

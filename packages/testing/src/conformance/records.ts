@@ -193,7 +193,7 @@ export const records: readonly CaseDefinition[] = [
     row: 'Timestamps',
     name: "keeps a record's own timestamp, long past and to come",
     run: async (bench) => {
-      const topic = await bench.topic('t', { configs: { 'message.timestamp.before.max.ms': '9223372036854775807' } });
+      const topic = await bench.topic('t', { configs: { 'message.timestamp.before.max.ms': '9223372036854775807', 'retention.ms': '-1' } });
       const link = await bench.link();
       const producer = await link.producer();
       const times = [1, 1_000_000_000_000, 1_234_567_890_123, Date.now(), Date.now() + 60_000];
