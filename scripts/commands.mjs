@@ -33,7 +33,9 @@ export function needsAddon(name, { args, root }) {
     return !args.some((arg) => arg.startsWith('--transport')) || args.some((arg) => /^(--transport=)?confluent$/.test(arg));
   if (name !== 'test') return false;
   const named = args.filter((arg, i) => !arg.startsWith('-') && !WITH_VALUE.includes(args[i - 1] ?? ''));
-  const tests = readdirSync(path.join(root, 'test'), { recursive: true }).filter((file) => /(confluent|conformance|quickstart|plaintext)[^/]*\.test\.ts$/.test(file));
+  const tests = readdirSync(path.join(root, 'test'), { recursive: true }).filter((file) =>
+    /(confluent|conformance|quickstart|plaintext)[^/]*\.test\.ts$/.test(file),
+  );
   return named.length === 0 || named.some((arg) => tests.some((file) => path.join(root, 'test', file).includes(path.normalize(arg))));
 }
 

@@ -45,7 +45,8 @@ export async function runTest(test: BenchTest, cluster: BenchCluster, running: R
   const job = await jobOf(test, topic, cluster, timing);
   const outcomes = new Map<string, (Outcome | undefined)[]>(test.clients.map((client) => [client, []]));
   const leftOut = new Map<string, LeftOut>();
-  for (let round = 0; round < timing.rounds; round++) {
+  const rounds = work.kind === 'soak' ? 1 : timing.rounds; // A soak is long by itself.
+  for (let round = 0; round < rounds; round++) {
     // One round tells: how many records go in a request hardly changes.
     let before = round === 0 ? await cluster.requests.count() : null;
     for (const client of turned(test.clients, round)) {
@@ -56,7 +57,7 @@ export async function runTest(test: BenchTest, cluster: BenchCluster, running: R
       const requests = before && now ? now[kind] - before[kind] : null;
       before = now;
       outcomes.get(client)?.push('outcome' in answer ? { ...answer.outcome, requests } : undefined);
-      say(`  ${round + 1}/${timing.rounds} ${client.padEnd(20)} ${summary(answer)}`);
+      say(`  ${round + 1}/${rounds} ${client.padEnd(20)} ${summary(answer)}`);
       if ('missing' in answer) leftOut.set(client, { test: test.name, client, why: answer.missing });
     }
   }

@@ -3,7 +3,7 @@ import type { OutboundRecord, Pending } from '../spi/transport.ts';
 import { readRecords, recordLength, varintLength, writeRecord } from './record.ts';
 
 /** Free in front of the records, for the header of a batch of magic 2. */
-export const BATCH_HEADER_BYTES = 61;
+const BATCH_HEADER_BYTES = 61;
 /** What a buffered record costs beside its bytes: its promise, its place in the queue. */
 export const RECORD_OVERHEAD = 96;
 
