@@ -60,9 +60,12 @@ export interface Outcome {
   readonly peakRssMiB: number | null;
   readonly p50Ms: number | null;
   readonly p99Ms: number | null;
-  /** MiB a minute in the second half of a soak. */
-  readonly rssSlope?: number;
+  /** MiB a minute in the second half of a soak, of what is left after a collection. */
+  readonly liveSlope?: number;
+  /** MiB, one a second. */
   readonly rssSamples?: readonly number[];
+  /** MiB: heap and buffers after a full collection, one each ten seconds. */
+  readonly liveSamples?: readonly number[];
 }
 
 export type Answer = { readonly outcome: Outcome } | { readonly missing: string } | { readonly failed: string };

@@ -8,6 +8,7 @@ import { chart } from './chart.ts';
 import { BenchCluster } from './cluster.ts';
 import { writeFigures } from './document.ts';
 import { type BenchTest, CLIENTS, choose, TESTS } from './plan.ts';
+import { profileTables } from './profile.ts';
 import { stopPrograms } from './programs.ts';
 import { report, targetsTable } from './report.ts';
 import { type BenchFile, fileOf, type LeftOut, mergeFiles } from './results.ts';
@@ -22,7 +23,8 @@ const USAGE = `npm run bench -- [OPTION]: throughput, CPU and latency of every c
   --seconds N     that are measured in a round, after a warm-up (default 3)
   --json FILE     writes the figures
   --svg FILE      draws them
-  --profile DIR   writes a CPU profile of each child process there
+  --profile DIR   writes a CPU profile of each child process there, and prints whose
+                  code the time went to
   --write FILE    measures nothing: takes the figures of such a file into docs/performance.md
                   and its chart; more than once for runs of parts
   --help          this
@@ -69,6 +71,7 @@ async function run(): Promise<BenchFile> {
   const file = made();
   console.log(`\n${report(file)}\n`);
   if (file.ratios.length > 0) console.log(`${targetsTable(file.ratios)}\n`);
+  if (options.profile !== undefined) console.log(`${profileTables(options.profile)}\n`);
   return file;
 }
 

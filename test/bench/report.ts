@@ -50,7 +50,7 @@ const MEASURES: Readonly<Record<Measure, string>> = {
   cpu: 'CPU per record',
   p50: 'p50',
   rss: 'RSS at the end',
-  rssSlope: 'growth of RSS in the second half',
+  liveSlope: 'growth of live memory in the second half',
 };
 
 /** Ours against each peer that a target names. */

@@ -21,10 +21,12 @@ export interface Result {
   readonly peakRssMiB: number | null;
   readonly p50Ms: number | null;
   readonly p99Ms: number | null;
-  /** MiB a minute, in the second half of a soak. */
-  readonly rssSlope: number | null;
+  /** MiB a minute, in the second half of a soak, of what is left after a collection. */
+  readonly liveSlope: number | null;
   /** Of a soak, in MiB, one a second. */
   readonly rssSamples?: readonly number[];
+  /** Of a soak, in MiB: heap and buffers after a full collection, one each ten seconds. */
+  readonly liveSamples?: readonly number[];
 }
 
 export interface LeftOut {
@@ -71,8 +73,9 @@ function resultOf(test: string, client: string, outcomes: readonly (Outcome | un
     peakRssMiB: over((o) => o.peakRssMiB)?.median ?? null,
     p50Ms: over((o) => o.p50Ms)?.median ?? null,
     p99Ms: over((o) => o.p99Ms)?.median ?? null,
-    rssSlope: over((o) => o.rssSlope ?? null)?.median ?? null,
+    liveSlope: over((o) => o.liveSlope ?? null)?.median ?? null,
     ...(first.rssSamples ? { rssSamples: first.rssSamples } : {}),
+    ...(first.liveSamples ? { liveSamples: first.liveSamples } : {}),
   };
 }
 

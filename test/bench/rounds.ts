@@ -99,7 +99,9 @@ function runChild(job: Job, { profiles }: Running): Promise<Answer> {
       ? []
       : ['--cpu-prof', `--cpu-prof-dir=${profiles}`, `--cpu-prof-name=${path.basename(job.topic)}-${job.client}-${Date.now()}.cpuprofile`];
   return new Promise((resolve) => {
-    const child = fork(CHILD, [JSON.stringify(job)], { execArgv: ['--disable-warning=ExperimentalWarning', ...profiled] });
+    const child = fork(CHILD, [JSON.stringify(job)], {
+      execArgv: ['--disable-warning=ExperimentalWarning', ...(job.work.kind === 'soak' ? ['--expose-gc'] : []), ...profiled],
+    });
     let answer: Answer | undefined;
     const timer = setTimeout(() => child.kill('SIGKILL'), job.warmUpMs + job.measureMs + long + GRACE_MS);
     child.on('message', (message) => {

@@ -5,7 +5,7 @@ import { spreadOf } from './statistics.ts';
 
 export const OURS = 'turnpike-wire';
 
-export type Measure = 'throughput' | 'cpu' | 'p50' | 'rss' | 'rssSlope';
+export type Measure = 'throughput' | 'cpu' | 'p50' | 'rss' | 'liveSlope';
 
 export interface Target {
   readonly test: string;
@@ -63,10 +63,10 @@ export const TARGETS: readonly Target[] = [
   within('end-to-end', 'cpu', 5),
   faster('enforcement', 'turnpike-open', 0.87),
   cheaper('enforcement', 'turnpike-open', 1.15),
-  within('soak', 'rssSlope', 0.5),
+  within('soak', 'liveSlope', 0.5),
 ];
 
-const UNITS: Readonly<Record<Measure, string>> = { throughput: 'records/s', cpu: 'us', p50: 'ms', rss: 'MiB', rssSlope: 'MiB a minute' };
+const UNITS: Readonly<Record<Measure, string>> = { throughput: 'records/s', cpu: 'us', p50: 'ms', rss: 'MiB', liveSlope: 'MiB a minute' };
 
 /** Those for which there are figures of both. */
 export function evaluate(rounds: Rounds, targets: readonly Target[] = TARGETS): readonly Ratio[] {
@@ -102,8 +102,8 @@ function figure(outcome: Outcome, measure: Measure): number | null {
       return outcome.p50Ms;
     case 'rss':
       return outcome.rssMiB;
-    case 'rssSlope':
-      return outcome.rssSlope ?? null;
+    case 'liveSlope':
+      return outcome.liveSlope ?? null;
   }
 }
 
