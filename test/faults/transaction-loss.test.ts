@@ -18,7 +18,9 @@ function send(port: ProducerPort, topic: string, partition: number, value: strin
       acknowledge: (batch, i) => resolve(batch.baseOffset + BigInt(i)),
       fail: resolve,
     };
-    port.append({ topic, partition, timestampMs: 1, headers: undefined, buf, keyStart: -1, keyEnd: -1, valueStart: 0, valueEnd: buf.length }, pending);
+    // Not older than retention, or a broker that looks just then deletes it.
+    const timestampMs = Date.now();
+    port.append({ topic, partition, timestampMs, headers: undefined, buf, keyStart: -1, keyEnd: -1, valueStart: 0, valueEnd: buf.length }, pending);
   });
 }
 
