@@ -419,9 +419,8 @@ class Accumulator implements ProducerPort {
     this.#context.gate.refund(topic, count, wireBytes ?? bytes);
   }
 
-  #settle(slab: Slab, { baseOffset, attempts, error, wireBytes, logAppendTimeMs }: ProduceOutcome): SettledBatch {
+  #settle(slab: Slab, { baseOffset, error, wireBytes, logAppendTimeMs }: ProduceOutcome): SettledBatch {
     const { topic, partition, pendings, bytes } = slab;
-    for (let i = 0; i < pendings.length; i++) (pendings[i] as Pending).attempts += attempts;
     if (error?.written === 'no') this.#refund(slab);
     if (!error) this.#context.events.wrote(topic, bytes, wireBytes ?? slab.wireBytes ?? bytes);
     return { topic, partition, pendings, bytes, baseOffset, ...(logAppendTimeMs === undefined ? {} : { logAppendTimeMs }), ...(error ? { error } : {}) };
@@ -494,6 +493,7 @@ function sizeOf(record: OutboundRecord): number {
   let bytes = RECORD_OVERHEAD;
   if (record.keyStart >= 0) bytes += record.keyEnd - record.keyStart;
   if (record.valueStart >= 0) bytes += record.valueEnd - record.valueStart;
-  if (record.headers) for (const [name, value] of record.headers) bytes += name.length + (value?.length ?? 0) + 2;
+  // By index: taking a pair apart costs an iterator each.
+  if (record.headers) for (const header of record.headers) bytes += header[0].length + (header[1]?.length ?? 0) + 2;
   return bytes;
 }
