@@ -419,8 +419,9 @@ class Accumulator implements ProducerPort {
     this.#context.gate.refund(topic, count, wireBytes ?? bytes);
   }
 
-  #settle(slab: Slab, { baseOffset, error, wireBytes, logAppendTimeMs }: ProduceOutcome): SettledBatch {
+  #settle(slab: Slab, { baseOffset, attempts, error, wireBytes, logAppendTimeMs }: ProduceOutcome): SettledBatch {
     const { topic, partition, pendings, bytes } = slab;
+    if (attempts > 1) for (const pending of pendings) pending.attempts += attempts;
     if (error?.written === 'no') this.#refund(slab);
     if (!error) this.#context.events.wrote(topic, bytes, wireBytes ?? slab.wireBytes ?? bytes);
     return { topic, partition, pendings, bytes, baseOffset, ...(logAppendTimeMs === undefined ? {} : { logAppendTimeMs }), ...(error ? { error } : {}) };

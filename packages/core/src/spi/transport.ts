@@ -95,7 +95,7 @@ export interface SettledBatch {
 export interface Pending {
   /** Monotonic ms by which it must have settled; a transport expires it with DELIVERY_TIMEOUT. */
   readonly deadlineMs: number;
-  /** How often it was handed to a broker before it went back to wait: 0 = while it waits, it was certainly never written. Counted by the transport. */
+  /** How often it was handed to a broker, where that was more than once or it went back to wait; 0 while it waits = it was certainly never written. Counted by the transport. */
   attempts: number;
   readonly span: RecordSpan | undefined;
   acknowledge(batch: SettledBatch, index: number): void;
