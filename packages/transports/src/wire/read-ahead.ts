@@ -64,9 +64,11 @@ export class Changes {
     const { poller, closed } = signals;
     const until = this.#clock.monotonic() + maxWaitMs;
     for (;;) {
+      // What was read ahead of a close is another member's.
+      if (closed.aborted) return [];
       const batches = take();
       const leftMs = until - this.#clock.monotonic();
-      if (batches.length > 0 || leftMs <= 0 || poller?.aborted || closed.aborted) return batches;
+      if (batches.length > 0 || leftMs <= 0 || poller?.aborted) return batches;
       await this.within(leftMs, poller ?? closed);
     }
   }
