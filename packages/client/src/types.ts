@@ -36,7 +36,7 @@ export interface Producer<In, Key> extends AsyncDisposable {
   /** Sends one event; many calls in one turn go in one request. Resolves when all in-sync replicas have it (`acks`). Rejects with a TurnpikeError whose `written`
    *  says whether it may be in the log all the same: ENCODE_FAILED, GRANT_DENIED, QUOTA_EXCEEDED, DELIVERY_TIMEOUT, AUTHORIZATION_FAILED, ... */
   send(event: In, options?: TypedSendOptions<Key>): Promise<RecordMetadata>;
-  /** Sends one event without a promise for it, for streams of events that nobody awaits one by one: about a third cheaper than send(). What could not be sent is told to `onError`, with
+  /** Sends one event without a promise for it, for streams of events that nobody awaits one by one: about a quarter cheaper than send(). What could not be sent is told to `onError`, with
    *  the error that send() would reject with; `flush()` waits for all. false = the producer's memory is full: this one waits in order, and who goes on should wait for `ready()` first.
    *  @throws TurnpikeError CONFIG_INVALID: `onError` is no function. Nothing else is thrown. */
   post(event: In, onError: (error: TurnpikeError, event: In) => void, options?: Omit<TypedSendOptions<Key>, 'signal'>): boolean;
