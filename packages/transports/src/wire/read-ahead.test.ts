@@ -17,3 +17,13 @@ it('a poll gives what is there, and nothing any more once its port is closed', a
   expect(await waiting).toEqual([]);
   expect(await changes.poll(() => [batch], 1_000, signals)).toEqual([]);
 });
+
+// A consumer whose link was closed under it polled on in microtasks, and its process stood still.
+it('lets others have their turn though it is polled again and again after the close', async () => {
+  const changes = new Changes(new ManualClock());
+  let turns = 0;
+  const timer = setInterval(() => turns++, 0);
+  for (let i = 0; i < 50 || turns === 0; i++) await changes.poll(() => [], 1_000, { poller: undefined, closed: AbortSignal.abort() });
+  clearInterval(timer);
+  expect(turns).toBeGreaterThan(0);
+});

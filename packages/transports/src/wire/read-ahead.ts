@@ -64,8 +64,11 @@ export class Changes {
     const { poller, closed } = signals;
     const until = this.#clock.monotonic() + maxWaitMs;
     for (;;) {
-      // What was read ahead of a close is another member's.
-      if (closed.aborted) return [];
+      if (closed.aborted) {
+        // Whoever polls on must not keep the event loop for himself, which would never let him hear of the close.
+        await new Promise((resolve) => setImmediate(resolve));
+        return []; // What was read ahead is another member's.
+      }
       const batches = take();
       const leftMs = until - this.#clock.monotonic();
       if (batches.length > 0 || leftMs <= 0 || poller?.aborted) return batches;
