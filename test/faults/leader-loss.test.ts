@@ -1,11 +1,12 @@
 import { connect } from '@turnpike/client';
 import { startPlatform } from '@turnpike/testing';
 import { describe, expect, it, vi } from 'vitest';
+import { MISSED_SOON } from '../support/brokers.ts';
 import { Desk } from '../support/service.ts';
 
 describe('three brokers, one of which is killed under load', () => {
   it('loses and repeats nothing, in the order of each key, while leaders and the group’s coordinator move', async () => {
-    await using platform = await startPlatform({ nodes: 3 });
+    await using platform = await startPlatform({ nodes: 3, properties: MISSED_SOON });
     await using desk = await Desk.open(platform);
     await desk.topic('loss.t', { partitions: 6, replicationFactor: 3, configs: { 'min.insync.replicas': '2' } });
     await desk.allow('loss', { write: ['loss.t'], read: ['loss.t'], groups: ['loss.group'] });

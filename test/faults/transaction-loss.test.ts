@@ -3,6 +3,7 @@ import { type ConsumerPort, type Link, type Pending, type ProducerPort, systemCl
 import { mtlsIdentity } from '@turnpike/identity';
 import { startPlatform } from '@turnpike/testing';
 import { describe, expect, it, vi } from 'vitest';
+import { MISSED_SOON } from '../support/brokers.ts';
 import { Desk, openLink } from '../support/service.ts';
 
 const PARTITIONS = 3;
@@ -52,7 +53,7 @@ async function decide(transaction: TransactionPort): Promise<boolean> {
 
 describe('three brokers, which are killed one after the other under transactions', () => {
   it('shows each transaction whole where commit() has said so, and nothing of the others, while leaders and the coordinator move', async () => {
-    await using platform = await startPlatform({ nodes: 3 });
+    await using platform = await startPlatform({ nodes: 3, properties: MISSED_SOON });
     await using desk = await Desk.open(platform);
     const topic = 'txn.t';
     await desk.topic(topic, { partitions: PARTITIONS, replicationFactor: 3, configs: { 'min.insync.replicas': '2' } });

@@ -5,6 +5,7 @@ import { connect } from '@turnpike/client';
 import type { Logger } from '@turnpike/core/spi';
 import { startPlatform } from '@turnpike/testing';
 import { wireTransport } from '@turnpike/transports/wire';
+import { MISSED_SOON } from '../support/brokers.ts';
 import { Desk } from '../support/service.ts';
 import { makeService, PARTITIONS, TOPICS } from './support/contract.ts';
 import { Handled } from './support/handled.ts';
@@ -29,12 +30,7 @@ const USAGE = `npm run prove -- wire [OPTION]: leaders are killed under load, on
 `;
 
 /** So that a broker that is gone is found out in 3 s, and leads again soon when it is back. */
-const BROKER = {
-  'broker.session.timeout.ms': '3000',
-  'broker.heartbeat.interval.ms': '500',
-  'leader.imbalance.check.interval.seconds': '2',
-  'replica.lag.time.max.ms': '5000',
-};
+const BROKER = { ...MISSED_SOON, 'leader.imbalance.check.interval.seconds': '2' };
 /** With a delivery timeout of so many ms no change of leaders here may fail a record. */
 const NO_FAILURE_MS = 30_000;
 /** How long the group may take to handle the rest, in ms. */

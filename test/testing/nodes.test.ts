@@ -4,12 +4,13 @@ import { mtlsIdentity } from '@turnpike/identity';
 import { registryClient } from '@turnpike/schema';
 import { startPlatform } from '@turnpike/testing';
 import { describe, expect, it } from 'vitest';
+import { MISSED_SOON } from '../support/brokers.ts';
 import { Desk } from '../support/service.ts';
 import { processesWith } from './programs.ts';
 
 describe('a local platform of three nodes', () => {
   it('keeps three replicas, two of them in sync: goes on with one killed, and heals', async () => {
-    await using platform = await startPlatform({ nodes: 3 });
+    await using platform = await startPlatform({ nodes: 3, properties: MISSED_SOON });
     await using desk = await Desk.open(platform);
     expect(platform.cluster?.bootstrap.mtls).toHaveLength(3);
     expect((await desk.admin.cluster()).brokers.map((b) => b.id).sort()).toEqual([1, 2, 3]);

@@ -4,6 +4,7 @@ import { mtlsIdentity } from '@turnpike/identity';
 import { type Platform, startPlatform } from '@turnpike/testing';
 import { wireTransport } from '@turnpike/transports/wire';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { MISSED_SOON } from '../support/brokers.ts';
 import { Desk } from '../support/service.ts';
 
 const SESSION_MS = 6_000;
@@ -19,6 +20,7 @@ beforeAll(async () => {
   platform = await startPlatform({
     nodes: 3,
     properties: {
+      ...MISSED_SOON,
       'group.consumer.heartbeat.interval.ms': '500',
       'group.consumer.min.heartbeat.interval.ms': '100',
       'group.consumer.session.timeout.ms': `${SESSION_MS}`,
