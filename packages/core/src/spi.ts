@@ -1,5 +1,6 @@
 // The seams that packages meet at. Siblings import `@turnpike/core/spi`; services don't need it.
 export { accumulate } from './accumulator/accumulator.ts';
+export { Cursor } from './cursor.ts';
 export { withoutCode } from './errors.ts';
 export {
   type AclBinding,

@@ -104,8 +104,8 @@ class Accumulator implements ProducerPort {
       const { epoch } = this.#flushes;
       this.#bufferedBytes += queue.open(this.#limits(queue), epoch, record, pending).memoryBytes;
       this.#flushes.opened(epoch);
+      this.#dirty.add(queue);
     }
-    if (!queue.dirty) this.#markDirty(queue);
     if (!this.#drainScheduled) this.#scheduleDrain();
     return true;
   }
@@ -171,16 +171,6 @@ class Accumulator implements ProducerPort {
   #limits(queue: PartitionQueue): SlabLimits {
     const burst = this.#context.gate.burst(queue.topic);
     return { bytes: Math.min(queue.maxBatchBytes, burst?.bytes ?? Number.POSITIVE_INFINITY), records: burst?.records ?? Number.POSITIVE_INFINITY };
-  }
-
-  #markDirty(queue: PartitionQueue): void {
-    queue.dirty = true;
-    this.#dirty.add(queue);
-  }
-
-  #markClean(queue: PartitionQueue): void {
-    queue.dirty = false;
-    this.#dirty.delete(queue);
   }
 
   #scheduleDrain(): void {
@@ -252,8 +242,8 @@ class Accumulator implements ProducerPort {
     }
     queue.take(++this.#taken);
     // To the end of the line: where not all fit into a flush, those that come last must not starve.
-    this.#markClean(queue);
-    if (queue.waiting.length > 0) this.#markDirty(queue);
+    this.#dirty.delete(queue);
+    if (queue.waiting.length > 0) this.#dirty.add(queue);
     return slab;
   }
 
@@ -350,7 +340,7 @@ class Accumulator implements ProducerPort {
   #goAgain(queue: PartitionQueue, { attempts }: ProduceOutcome, slabs: readonly Slab[]): void {
     for (const slab of slabs) for (const pending of slab.pendings) pending.attempts += attempts;
     queue.putBack(slabs);
-    if (!queue.dirty) this.#markDirty(queue);
+    this.#dirty.add(queue);
   }
 
   /** The topic takes smaller batches than the option says: the same records go again, in the same order, in batches of half the size; a record that is too large alone
@@ -402,7 +392,7 @@ class Accumulator implements ProducerPort {
 
   #exchange(queue: PartitionQueue, slab: Slab, slabs: readonly Slab[]): void {
     queue.waiting.splice(queue.waiting.indexOf(slab), 1, ...this.#count(slab, slabs));
-    if (queue.waiting.length === 0) this.#markClean(queue);
+    if (queue.waiting.length === 0) this.#dirty.delete(queue);
   }
 
   #replace(queue: PartitionQueue, slab: Slab, keeps: (pending: Pending, index: number) => boolean): void {

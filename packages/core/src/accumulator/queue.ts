@@ -11,8 +11,6 @@ export class PartitionQueue {
   heldUntil = 0;
   /** Lower than the option once the broker has found a batch too large for the topic. */
   maxBatchBytes: number;
-  /** It stands among those that have something to send. */
-  dirty = false;
   readonly #memory: SlabMemory;
   /** As large as the last one was. */
   #expectedBytes = 0;

@@ -1,3 +1,4 @@
+import { Cursor } from '../cursor.ts';
 import type { HeaderEntry } from '../headers.ts';
 import type { BufferedRecord } from '../spi/driver.ts';
 import type { OutboundRecord } from '../spi/transport.ts';
@@ -34,16 +35,16 @@ export function writeRecord(dst: Buffer, at: number, record: OutboundRecord, len
 
 /** Reads `count` records from `start` on. Keys, values and headers are views into `src`. */
 export function readRecords(src: Buffer, start: number, count: number, baseTimestampMs: number): BufferedRecord[] {
-  const cursor = { src, pos: start };
+  const cursor = new Cursor(src, start);
   return Array.from({ length: count }, () => {
-    readVarint(cursor);
+    cursor.varint();
     cursor.pos++;
-    const timestampMs = baseTimestampMs + readVarlong(cursor);
-    readVarint(cursor);
-    const key = readBytes(cursor);
-    const value = readBytes(cursor);
+    const timestampMs = baseTimestampMs + cursor.varlong();
+    cursor.varint();
+    const key = cursor.bytes();
+    const value = cursor.bytes();
     const headers: HeaderEntry[] = [];
-    for (let left = readVarint(cursor); left > 0; left--) headers.push([readBytes(cursor)?.toString() ?? '', readBytes(cursor)]);
+    for (let left = cursor.varint(); left > 0; left--) headers.push([cursor.bytes()?.toString() ?? '', cursor.bytes()]);
     return { key, value, headers: headers.length > 0 ? headers : undefined, timestampMs };
   });
 }
@@ -94,11 +95,9 @@ function isShortAscii(text: string): boolean {
 const textLength = (text: string): number => (isShortAscii(text) ? text.length : Buffer.byteLength(text));
 
 function writeText(dst: Buffer, at: number, text: string): number {
-  if (!isShortAscii(text)) {
-    const pos = writeVarint(dst, at, Buffer.byteLength(text));
-    return pos + dst.write(text, pos);
-  }
-  let pos = writeVarint(dst, at, text.length);
+  const length = textLength(text);
+  let pos = writeVarint(dst, at, length);
+  if (length !== text.length || length > LOOP_BYTES) return pos + dst.write(text, pos);
   for (let i = 0; i < text.length; i++) dst[pos++] = text.charCodeAt(i);
   return pos;
 }
@@ -134,35 +133,4 @@ function writeVarlong(dst: Buffer, at: number, value: number): number {
   for (; z > 0x7fn; z >>= 7n) dst[pos++] = Number(z & 0x7fn) | 0x80;
   dst[pos++] = Number(z);
   return pos;
-}
-
-interface Cursor {
-  readonly src: Buffer;
-  pos: number;
-}
-
-function readBytes(cursor: Cursor): Buffer | null {
-  const length = readVarint(cursor);
-  if (length < 0) return null;
-  const start = cursor.pos;
-  cursor.pos = start + length;
-  return cursor.src.subarray(start, cursor.pos);
-}
-
-function readVarint(cursor: Cursor): number {
-  let z = 0;
-  for (let shift = 0; ; shift += 7) {
-    const byte = cursor.src[cursor.pos++] as number;
-    z |= (byte & 0x7f) << shift;
-    if (byte < 0x80) return (z >>> 1) ^ -(z & 1);
-  }
-}
-
-function readVarlong(cursor: Cursor): number {
-  let z = 0n;
-  for (let shift = 0n; ; shift += 7n) {
-    const byte = cursor.src[cursor.pos++] as number;
-    z |= BigInt(byte & 0x7f) << shift;
-    if (byte < 0x80) return Number((z >> 1n) ^ -(z & 1n));
-  }
 }

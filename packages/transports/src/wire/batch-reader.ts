@@ -2,7 +2,7 @@ import { promisify } from 'node:util';
 import { gunzip, zstdDecompress } from 'node:zlib';
 import { compressionsAlgorithmsByBitmask } from '@platformatic/kafka';
 import { type HeaderEntry, RecordHeaders, TurnpikeError } from '@turnpike/core';
-import type { InboundRecord, InboundRecords } from '@turnpike/core/spi';
+import { Cursor, type InboundRecord, type InboundRecords } from '@turnpike/core/spi';
 import {
   ATTRIBUTES,
   BASE_OFFSET,
@@ -23,7 +23,6 @@ import {
   TRANSACTIONAL,
 } from './batch-format.ts';
 import { crc32c } from './crc32c.ts';
-import { Cursor } from './cursor.ts';
 
 const ABORT_MARKER = 0;
 const FORMAT = 2;

@@ -1,4 +1,3 @@
-import { initProducerIdV4 } from '@platformatic/kafka';
 import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
 import { type AdminPort, type Clock, type CommitOffset, type LinkContext, pause, type SeekTarget, type TopicPartition } from '@turnpike/core/spi';
 import { wireAdmin } from './admin.ts';
@@ -6,6 +5,7 @@ import { Connections } from './connections.ts';
 import { Coordinator, findCoordinator } from './coordinator.ts';
 import { Metadata } from './metadata.ts';
 import { listOffsets } from './offsets.ts';
+import { askProducerId } from './producer-id.ts';
 
 const RETRY_MS = 200;
 const ADMIN_TIMEOUT_MS = 20_000;
@@ -100,19 +100,7 @@ export class Control implements AsyncDisposable {
 
   /** Rejects with AUTHORIZATION_FAILED where this identity gets no producer id: it may write to no topic at all. */
   async requireProducerId(): Promise<void> {
-    const where = { doing: 'get a producer id', principal: this.#context.identity.principal, written: 'no' } as const;
-    const args: Parameters<typeof initProducerIdV4.createRequest> = [null as unknown as string, 0];
-    let last: TurnpikeError | undefined;
-    for (const address of this.metadata.addresses()) {
-      try {
-        await this.#connections.call(address, 'metadata', initProducerIdV4.api, args, where);
-        return;
-      } catch (error) {
-        last = asTurnpikeError(error, 'INTERNAL', 'get a producer id');
-        if (!last.retriable) throw last;
-      }
-    }
-    if (last) throw last;
+    await askProducerId(this.metadata, this.#connections, 'metadata', { principal: this.#context.identity.principal });
   }
 
   /** null = all partitions that have one. */

@@ -19,19 +19,41 @@ export interface GroupMember {
   readonly protocol?: 'classic' | 'consumer';
 }
 
-/** The broker that keeps one group: found, remembered, found again when it has moved. */
+/** Where a coordinator is: found, remembered, found again when it has moved. */
+export class CoordinatorAddress {
+  readonly #find: () => Promise<Address>;
+  #address: Promise<Address> | undefined;
+
+  constructor(find: () => Promise<Address>) {
+    this.#find = find;
+  }
+
+  get(): Promise<Address> {
+    this.#address ??= this.#find().catch((error: unknown) => {
+      this.#address = undefined;
+      throw error;
+    });
+    return this.#address;
+  }
+
+  /** What came of a request to it: it may have moved, or be gone. */
+  failed(error: TurnpikeError): void {
+    if (error.code === 'BROKER_UNAVAILABLE') this.#address = undefined;
+  }
+}
+
+/** The broker that keeps one group. */
 export class Coordinator {
   readonly group: string;
   readonly #context: LinkContext;
-  readonly #metadata: Metadata;
   readonly #connections: Connections;
-  #address: Promise<Address> | undefined;
+  readonly #address: CoordinatorAddress;
 
   constructor(group: string, context: LinkContext, metadata: Metadata, connections: Connections) {
     this.group = group;
     this.#context = context;
-    this.#metadata = metadata;
     this.#connections = connections;
+    this.#address = new CoordinatorAddress(() => findCoordinator(metadata, connections, 'group', group, context.identity.principal));
   }
 
   /** One request to the coordinator. Rejects with our error; after one that says that it has moved, or that it is gone, the next call looks for it again. */
@@ -47,10 +69,10 @@ export class Coordinator {
   async #ask<R>(doing: string, ask: (address: Address, where: Where) => Promise<R>): Promise<R> {
     const where: Where = { doing, group: this.group, principal: this.#context.identity.principal };
     try {
-      return await ask(await this.#find(), where);
+      return await ask(await this.#address.get(), where);
     } catch (error) {
       const ours = asTurnpikeError(error, 'INTERNAL', doing);
-      if (ours.code === 'BROKER_UNAVAILABLE') this.#address = undefined;
+      this.#address.failed(ours);
       throw ours;
     }
   }
@@ -77,15 +99,7 @@ export class Coordinator {
   }
 
   async commit(offsets: readonly CommitOffset[], member: () => GroupMember, forMs: number): Promise<void> {
-    const topics = [...Map.groupBy(offsets, (o) => o.topic)].map(([name, of]) => ({
-      name,
-      partitions: of.map((o) => ({
-        partitionIndex: o.partition,
-        committedOffset: o.offset,
-        committedLeaderEpoch: o.leaderEpoch ?? -1,
-        committedMetadata: o.metadata ?? '',
-      })),
-    }));
+    const topics = offsetsByTopic(offsets);
     const args = (): Parameters<typeof offsetCommitV8.createRequest> => {
       const { id, generation, instanceId } = member();
       return [this.group, generation, id, (instanceId ?? null) as string, topics];
@@ -113,15 +127,19 @@ export class Coordinator {
     });
     return groups.flatMap((g) => g.topics.flatMap((t) => t.partitions.flatMap((p) => (p.committedOffset < 0n ? [] : [committedOffset(t.name, p)]))));
   }
-
-  #find(): Promise<Address> {
-    this.#address ??= findCoordinator(this.#metadata, this.#connections, 'group', this.group, this.#context.identity.principal).catch((error: unknown) => {
-      this.#address = undefined;
-      throw error;
-    });
-    return this.#address;
-  }
 }
+
+/** As OffsetCommit and TxnOffsetCommit have them. */
+export const offsetsByTopic = (offsets: readonly CommitOffset[]) =>
+  [...Map.groupBy(offsets, (o) => o.topic)].map(([name, of]) => ({
+    name,
+    partitions: of.map((o) => ({
+      partitionIndex: o.partition,
+      committedOffset: o.offset,
+      committedLeaderEpoch: o.leaderEpoch ?? -1,
+      committedMetadata: o.metadata ?? '',
+    })),
+  }));
 
 /** With the epoch of the record before it, where that is known. */
 const committedOffset = (

@@ -1,9 +1,8 @@
-import { initProducerIdV4 } from '@platformatic/kafka';
-import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
 import type { ProduceBatch } from '@turnpike/core/spi';
 import type { BatchSequence } from './batch-writer.ts';
 import type { Connections } from './connections.ts';
 import type { Metadata } from './metadata.ts';
+import { askProducerId } from './producer-id.ts';
 
 const MAX_EPOCH = 32_767;
 /** Sequences wrap at 2^31 (KIP-98). */
@@ -147,25 +146,10 @@ export class Sequences<A extends Placed<A>> {
   }
 
   #initProducerId(): Promise<bigint> {
-    this.#producerId ??= this.#ask().catch((error: unknown) => {
+    this.#producerId ??= askProducerId(this.#metadata, this.#connections, 'produce').catch((error: unknown) => {
       this.#producerId = undefined;
       throw error;
     });
     return this.#producerId;
-  }
-
-  async #ask(): Promise<bigint> {
-    let last: TurnpikeError | undefined;
-    for (const address of this.#metadata.addresses()) {
-      try {
-        const args: Parameters<typeof initProducerIdV4.createRequest> = [null as unknown as string, 0];
-        const where = { doing: 'get a producer id', written: 'no' } as const;
-        return (await this.#connections.call(address, 'produce', initProducerIdV4.api, args, where)).producerId;
-      } catch (error) {
-        last = asTurnpikeError(error, 'INTERNAL', 'no producer id');
-        if (!last.retriable) throw last;
-      }
-    }
-    throw last ?? new TurnpikeError('BROKER_UNAVAILABLE', 'No broker is known to get a producer id from.', { retriable: true, written: 'no' });
   }
 }

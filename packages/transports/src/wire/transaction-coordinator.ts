@@ -1,8 +1,8 @@
 import type { API } from '@platformatic/kafka';
 import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
 import { type LinkContext, pause } from '@turnpike/core/spi';
-import type { Address, Connections } from './connections.ts';
-import { findCoordinator } from './coordinator.ts';
+import type { Connections } from './connections.ts';
+import { CoordinatorAddress, findCoordinator } from './coordinator.ts';
 import { brokerError, isKafkaError, responseIn, type Where } from './errors.ts';
 import type { Metadata } from './metadata.ts';
 
@@ -38,16 +38,13 @@ export interface Step<Args extends unknown[], R> {
 /** The broker that keeps a transactional id, or a group whose offsets go with a transaction: found, and found again when it has moved. */
 export class TransactionCoordinator {
   readonly #parts: CoordinatorParts;
-  readonly #what: 'transactional id' | 'group';
-  readonly #name: string;
   readonly #facts: Pick<Where, 'transactionalId' | 'group' | 'principal'>;
-  #address: Promise<Address> | undefined;
+  readonly #address: CoordinatorAddress;
 
   constructor(parts: CoordinatorParts, what: 'transactional id' | 'group', name: string, transactionalId: string) {
     const { principal } = parts.context.identity;
     this.#parts = parts;
-    this.#what = what;
-    this.#name = name;
+    this.#address = new CoordinatorAddress(() => findCoordinator(parts.metadata, parts.connections, what, name, principal));
     this.#facts = { transactionalId, principal, ...(what === 'group' ? { group: name } : {}) };
   }
 
@@ -61,7 +58,7 @@ export class TransactionCoordinator {
         return await this.#try(step, until, where);
       } catch (cause) {
         const error = asTurnpikeError(cause, 'INTERNAL', step.doing);
-        if (error.code === 'BROKER_UNAVAILABLE') this.#address = undefined;
+        this.#address.failed(error);
         const backoffMs = isKafkaError(error, 'CONCURRENT_TRANSACTIONS') ? CONCURRENT_BACKOFF_MS : BACKOFF_MS;
         const passes = error.retriable || step.again?.(error) === true;
         if (!passes || signal.aborted || clock.monotonic() + backoffMs >= until) throw error;
@@ -72,7 +69,7 @@ export class TransactionCoordinator {
 
   async #try<Args extends unknown[], R>(step: Step<Args, R>, until: number, where: Where): Promise<R> {
     const { connections } = this.#parts;
-    const address = await this.#before(until, this.#find(), where);
+    const address = await this.#before(until, this.#address.get(), where);
     const connection = await this.#before(until, connections.get(address, 'offsets', where), where);
     const args = step.args();
     try {
@@ -102,14 +99,5 @@ export class TransactionCoordinator {
     } finally {
       timer[Symbol.dispose]();
     }
-  }
-
-  #find(): Promise<Address> {
-    const { metadata, connections, context } = this.#parts;
-    this.#address ??= findCoordinator(metadata, connections, this.#what, this.#name, context.identity.principal).catch((error: unknown) => {
-      this.#address = undefined;
-      throw error;
-    });
-    return this.#address;
   }
 }

@@ -3,7 +3,7 @@ import { asTurnpikeError, TurnpikeError } from '@turnpike/core';
 import type { CommitOffset, CompiledProducerOptions, LinkContext, TransactionPort } from '@turnpike/core/spi';
 import { partitionKey } from './assignor.ts';
 import type { Connections } from './connections.ts';
-import type { GroupMember } from './coordinator.ts';
+import { type GroupMember, offsetsByTopic } from './coordinator.ts';
 import { brokerError, isKafkaError } from './errors.ts';
 import type { Metadata } from './metadata.ts';
 import { type Step, TransactionCoordinator } from './transaction-coordinator.ts';
@@ -373,14 +373,3 @@ function leave({ entries }: OpenTransaction, entry: Entry, error: TurnpikeError)
   entries.delete(partitionKey(entry));
   entry.entered.reject(error);
 }
-
-const offsetsByTopic = (offsets: readonly CommitOffset[]) =>
-  [...Map.groupBy(offsets, (o) => o.topic)].map(([name, of]) => ({
-    name,
-    partitions: of.map((o) => ({
-      partitionIndex: o.partition,
-      committedOffset: o.offset,
-      committedLeaderEpoch: o.leaderEpoch ?? -1,
-      committedMetadata: o.metadata ?? '',
-    })),
-  }));
