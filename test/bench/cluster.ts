@@ -2,11 +2,10 @@
 import { mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { Producer } from '@platformatic/kafka';
-import { settleRecords } from '@turnpike/core';
-import { type AdminPort, type Link, noTelemetry, openGate, silentLogger, systemClock } from '@turnpike/core/spi';
+import type { AdminPort, Link } from '@turnpike/core/spi';
 import { mtlsIdentity } from '@turnpike/identity';
 import { type Platform, startPlatform } from '@turnpike/testing';
-import { wireTransport } from '@turnpike/transports/wire';
+import { openLink } from '../support/service.ts';
 import type { OAuthFiles } from './job.ts';
 import { at, keys, valuesOf } from './records.ts';
 import { RequestCounter } from './requests.ts';
@@ -48,17 +47,7 @@ export class BenchCluster implements AsyncDisposable {
       },
     });
     const identity = await mtlsIdentity(platform.admin.mtls);
-    const link = await wireTransport().connect({
-      cluster: { name: 'bench', bootstrap: platform.cluster?.bootstrap.mtls ?? [] },
-      identity,
-      clientId: 'bench-desk',
-      connectTimeoutMs: 10_000,
-      clock: systemClock,
-      logger: silentLogger,
-      gate: openGate,
-      fetchGate: openGate,
-      events: settleRecords(noTelemetry, () => {}),
-    });
+    const link = await openLink(platform, identity);
     const cluster = new BenchCluster(platform, link, identity, await RequestCounter.attach(platform.nodes.flatMap((node) => node.pid ?? [])));
     await cluster.#warmUp();
     return cluster;

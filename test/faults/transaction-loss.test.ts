@@ -1,29 +1,17 @@
 import { compileConsumerOptions, compileProducerOptions, type TurnpikeError } from '@turnpike/core';
-import { type ConsumerPort, type Link, type Pending, type ProducerPort, systemClock, type TransactionPort } from '@turnpike/core/spi';
+import type { ConsumerPort, Link, ProducerPort, TransactionPort } from '@turnpike/core/spi';
 import { mtlsIdentity } from '@turnpike/identity';
 import { startPlatform } from '@turnpike/testing';
 import { describe, expect, it, vi } from 'vitest';
 import { MISSED_SOON } from '../support/brokers.ts';
+import { sendValue } from '../support/records.ts';
 import { Desk, openLink } from '../support/service.ts';
 
 const PARTITIONS = 3;
 
 /** The offset, or the error. */
-function send(port: ProducerPort, topic: string, partition: number, value: string): Promise<bigint | TurnpikeError> {
-  const buf = Buffer.from(value);
-  return new Promise((resolve) => {
-    const pending: Pending = {
-      deadlineMs: systemClock.monotonic() + 20_000,
-      attempts: 0,
-      span: undefined,
-      acknowledge: (batch, i) => resolve(batch.baseOffset + BigInt(i)),
-      fail: resolve,
-    };
-    // Not older than retention, or a broker that looks just then deletes it.
-    const timestampMs = Date.now();
-    port.append({ topic, partition, timestampMs, headers: undefined, buf, keyStart: -1, keyEnd: -1, valueStart: 0, valueEnd: buf.length }, pending);
-  });
-}
+const send = (port: ProducerPort, topic: string, partition: number, value: string): Promise<bigint | TurnpikeError> =>
+  sendValue(port, { topic, partition, value: Buffer.from(value), withinMs: 20_000 });
 
 /** What has been committed, by partition, in its order. */
 async function readCommitted(link: Link, topic: string, group: string, isAll: (values: readonly string[][]) => boolean): Promise<readonly string[][]> {

@@ -1,9 +1,10 @@
-import { type CompiledConsumer, type ConsumerOptions, compileConsumerOptions, compileProducerOptions } from '@turnpike/core';
-import { type AssignmentListener, type ConsumerPort, type Link, type Pending, systemClock, type TopicPartition } from '@turnpike/core/spi';
+import type { ConsumerOptions } from '@turnpike/core';
+import type { AssignmentListener, Link } from '@turnpike/core/spi';
 import { type CertificateAuthority, certificateAuthority } from '@turnpike/testing';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { FakeBroker } from './fake-broker.ts';
 import { linkTo } from './link.ts';
+import { fill as fillAt, memberOf, readValues } from './member.ts';
 
 // Kafka's error codes (protocol guide, "Error codes").
 const UNKNOWN_TOPIC = 3;
@@ -31,64 +32,15 @@ afterEach(async () => {
   await broker[Symbol.asyncDispose]();
 });
 
-async function fill(topic: string, partition: number, values: readonly string[]): Promise<void> {
-  const port = await link.producer(compileProducerOptions());
-  await port.warm([topic]);
-  for (const value of values) {
-    const buf = Buffer.from(value);
-    const pending: Pending = { deadlineMs: systemClock.monotonic() + 3_000, attempts: 0, span: undefined, acknowledge: () => {}, fail: () => {} };
-    port.append({ topic, partition, timestampMs: 1, headers: undefined, buf, keyStart: -1, keyEnd: -1, valueStart: 0, valueEnd: buf.length }, pending);
-  }
-  await port.flush();
-  await port[Symbol.asyncDispose]();
-}
-
-interface Member {
-  readonly port: ConsumerPort;
-  readonly told: string[];
-  readonly options: CompiledConsumer;
-  joined: Promise<void>;
-}
-
-function member(raw: ConsumerOptions = {}, listener: Partial<AssignmentListener> = {}, topics = ['t', 'other']): Member {
-  const told: string[] = [];
-  const names = (tps: readonly TopicPartition[]) =>
-    tps
-      .map((tp) => `${tp.topic}/${tp.partition}`)
-      .sort()
-      .join();
-  const options = compileConsumerOptions('g', { heartbeatIntervalMs: 50, fetchWaitMs: 20, requestTimeoutMs: 2_000, ...raw });
-  const port = link.consumer(options);
-  const joined = port.subscribe(topics, {
-    assigned: (tps) => void told.push(`assigned ${names(tps)}`),
-    revoking: async (tps) => {
-      told.push(`revoking ${names(tps)}`);
-      await listener.revoking?.(tps);
-    },
-    lost: (tps) => {
-      told.push(`lost ${names(tps)}`);
-      listener.lost?.(tps);
-    },
-    failed: (error) => void told.push(`failed ${error.code}`),
-  });
-  joined.catch(() => {});
-  return { port, told, options, joined };
-}
-
-/** Reads until `count` have come, within 5 s. */
-async function read(port: ConsumerPort, count: number): Promise<string[]> {
-  const got: string[] = [];
-  const until = performance.now() + 5_000;
-  while (got.length < count && performance.now() < until) for (const b of await port.poll(100)) got.push(...[...b.records].map((r) => String(r.value)));
-  return got;
-}
+const fill = (topic: string, partition: number, values: readonly string[]) => fillAt(link, topic, partition, values);
+const member = (raw: ConsumerOptions = {}, listener?: Partial<AssignmentListener>, topics?: string[]) => memberOf(link, raw, listener, topics);
 
 describe('wire consume: partitions in trouble', () => {
   it('reads on soon after a partition has got a leader again, without waiting for the metadata to grow old', async () => {
     const { port, joined } = member({}, {}, ['other']);
     await joined;
     await fill('other', 0, ['a']);
-    expect(await read(port, 1)).toEqual(['a']);
+    expect(await readValues(port, 1)).toEqual(['a']);
     broker.onFetch = () => NOT_LEADER;
     await fill('other', 0, ['b']);
     broker.topics.set('other', [-1]);
@@ -102,7 +54,7 @@ describe('wire consume: partitions in trouble', () => {
     broker.topics.set('other', [1]);
     broker.onFetch = () => 0;
     const started = performance.now();
-    expect(await read(port, 1)).toEqual(['b']);
+    expect(await readValues(port, 1)).toEqual(['b']);
     expect(performance.now() - started).toBeLessThan(2_500);
   });
 
@@ -111,7 +63,7 @@ describe('wire consume: partitions in trouble', () => {
     broker.onFetch = ({ partition, topic }) => (topic === 't' && partition === 0 ? NOT_LEADER : 0);
     const { port, joined } = member();
     await joined;
-    expect(await read(port, 1)).toEqual(['0']);
+    expect(await readValues(port, 1)).toEqual(['0']);
     const fetches = () => broker.asked.filter((a) => a.api === FETCH).length;
     const before = fetches();
     await new Promise((resolve) => setTimeout(resolve, 1_000));
@@ -119,7 +71,7 @@ describe('wire consume: partitions in trouble', () => {
     expect(fetches() - before).toBeGreaterThan(10);
     broker.onFetch = () => 0;
     await fill('t', 0, ['late']);
-    expect(await read(port, 1)).toEqual(['late']);
+    expect(await readValues(port, 1)).toEqual(['late']);
   });
 
   it('gives up the partitions of a topic that was deleted, and reads the others on', async () => {
@@ -129,25 +81,25 @@ describe('wire consume: partitions in trouble', () => {
     broker.onFetch = ({ topic }) => (topic === 't' ? UNKNOWN_TOPIC : 0);
     await expect.poll(() => told, { timeout: 5_000 }).toEqual(['assigned other/0,t/0,t/1', 'revoking t/0,t/1']);
     await fill('other', 0, ['x']);
-    expect(await read(port, 1)).toEqual(['x']);
+    expect(await readValues(port, 1)).toEqual(['x']);
     broker.topics.set('t', [0, 0]);
     broker.onFetch = () => 0;
     await fill('t', 0, ['again']);
-    expect(await read(port, 1)).toEqual(['again']);
+    expect(await readValues(port, 1)).toEqual(['again']);
   });
 
   it('a seek that fails skips nothing, one that succeeds drops what was read ahead, and of two the later wins', async () => {
     await fill('t', 0, ['a', 'b', 'c']);
     const { port, joined } = member();
     await joined;
-    expect(await read(port, 3)).toEqual(['a', 'b', 'c']);
+    expect(await readValues(port, 3)).toEqual(['a', 'b', 'c']);
     await fill('t', 0, ['d']);
     broker.onListOffsets = () => TOPIC_AUTHORIZATION_FAILED;
     await expect(port.seek({ topic: 't', partition: 0 }, 'beginning')).rejects.toMatchObject({ code: 'AUTHORIZATION_FAILED' });
-    expect(await read(port, 1)).toEqual(['d']);
+    expect(await readValues(port, 1)).toEqual(['d']);
     broker.onListOffsets = () => 0;
     await Promise.all([port.seek({ topic: 't', partition: 0 }, 'beginning'), port.seek({ topic: 't', partition: 0 }, 2n)]);
-    expect(await read(port, 2)).toEqual(['c', 'd']);
+    expect(await readValues(port, 2)).toEqual(['c', 'd']);
     await expect(port.seek({ topic: 't', partition: 9 }, 'end')).rejects.toMatchObject({ code: 'MEMBERSHIP_LOST' });
   });
 
@@ -155,7 +107,7 @@ describe('wire consume: partitions in trouble', () => {
     const { port, joined } = member({ maxFetchBytes: 1024, maxPartitionFetchBytes: 1024 });
     await joined;
     for (const p of [0, 1]) await fill('t', p, ['x'.repeat(100)]);
-    await read(port, 2);
+    await readValues(port, 2);
     const first = new Set(broker.fetched.filter((f) => f.length > 1).map((f) => f[0]));
     expect(first.size).toBeGreaterThan(1);
   });
@@ -165,7 +117,7 @@ describe('wire consume: partitions in trouble', () => {
     broker.committed.set('t/0', 500n);
     const { port, joined } = member();
     await joined;
-    expect(await read(port, 2)).toEqual(['a', 'b']);
+    expect(await readValues(port, 2)).toEqual(['a', 'b']);
   });
 });
 

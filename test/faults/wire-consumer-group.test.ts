@@ -1,9 +1,10 @@
-import { type ConsumerOptions, compileConsumerOptions, compileProducerOptions } from '@turnpike/core';
-import { type AssignmentListener, type ConsumerPort, type Link, type Pending, systemClock, type TopicPartition } from '@turnpike/core/spi';
+import type { ConsumerOptions } from '@turnpike/core';
+import type { AssignmentListener, ConsumerPort, Link } from '@turnpike/core/spi';
 import { type CertificateAuthority, certificateAuthority } from '@turnpike/testing';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { FakeBroker } from './fake-broker.ts';
 import { linkTo } from './link.ts';
+import { fill as fillAt, type Member, memberOf } from './member.ts';
 
 // Kafka's error codes (protocol guide, "Error codes").
 const COORDINATOR_LOAD_IN_PROGRESS = 14;
@@ -31,49 +32,9 @@ afterEach(async () => {
   await broker[Symbol.asyncDispose]();
 });
 
-interface Member {
-  readonly port: ConsumerPort;
-  readonly told: string[];
-  readonly joined: Promise<void>;
-}
-
-function member(raw: ConsumerOptions = {}, listener: Partial<AssignmentListener> = {}, topics = ['t', 'other']): Member {
-  const told: string[] = [];
-  const names = (tps: readonly TopicPartition[]) =>
-    tps
-      .map((tp) => `${tp.topic}/${tp.partition}`)
-      .sort()
-      .join();
-  const port = link.consumer(
-    compileConsumerOptions('g', { groupProtocol: 'consumer', heartbeatIntervalMs: 50, fetchWaitMs: 20, requestTimeoutMs: 2_000, ...raw }),
-  );
-  const joined = port.subscribe(topics, {
-    assigned: (tps) => void told.push(`assigned ${names(tps)}`),
-    revoking: async (tps) => {
-      told.push(`revoking ${names(tps)}`);
-      await listener.revoking?.(tps);
-    },
-    lost: (tps) => {
-      told.push(`lost ${names(tps)}`);
-      listener.lost?.(tps);
-    },
-    failed: (error) => void told.push(`failed ${error.code}`),
-  });
-  joined.catch(() => {});
-  return { port, told, joined };
-}
-
-async function fill(topic: string, partition: number, values: readonly string[]): Promise<void> {
-  const port = await link.producer(compileProducerOptions());
-  await port.warm([topic]);
-  for (const value of values) {
-    const buf = Buffer.from(value);
-    const pending: Pending = { deadlineMs: systemClock.monotonic() + 3_000, attempts: 0, span: undefined, acknowledge: () => {}, fail: () => {} };
-    port.append({ topic, partition, timestampMs: 1, headers: undefined, buf, keyStart: -1, keyEnd: -1, valueStart: 0, valueEnd: buf.length }, pending);
-  }
-  await port.flush();
-  await port[Symbol.asyncDispose]();
-}
+const fill = (topic: string, partition: number, values: readonly string[]) => fillAt(link, topic, partition, values);
+const member = (raw: ConsumerOptions = {}, listener?: Partial<AssignmentListener>, topics?: string[]): Member =>
+  memberOf(link, { groupProtocol: 'consumer', ...raw }, listener, topics);
 
 /** Reads until `count` have come, within 5 s. */
 async function read(port: ConsumerPort, count: number): Promise<string[]> {

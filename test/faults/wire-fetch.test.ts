@@ -1,9 +1,10 @@
-import { type ConsumerOptions, compileConsumerOptions, compileProducerOptions, type TurnpikeError } from '@turnpike/core';
-import { type ConsumerPort, type Link, type Logger, openGate, type Pending, silentLogger, systemClock } from '@turnpike/core/spi';
+import { type ConsumerOptions, compileConsumerOptions, type TurnpikeError } from '@turnpike/core';
+import { type ConsumerPort, type Link, type Logger, openGate, silentLogger } from '@turnpike/core/spi';
 import { type CertificateAuthority, certificateAuthority } from '@turnpike/testing';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { FakeBroker } from './fake-broker.ts';
 import { linkTo } from './link.ts';
+import { fill as fillAt, readValues } from './member.ts';
 
 // Kafka's error codes (protocol guide, "Error codes").
 const FETCH_SESSION_ID_NOT_FOUND = 70;
@@ -31,15 +32,7 @@ afterEach(async () => {
 
 /** A batch for each value. */
 async function fill(partition: number, values: readonly string[]): Promise<void> {
-  const port = await link.producer(compileProducerOptions());
-  await port.warm(['t']);
-  for (const value of values) {
-    const buf = Buffer.from(value);
-    const pending: Pending = { deadlineMs: systemClock.monotonic() + 3_000, attempts: 0, span: undefined, acknowledge: () => {}, fail: () => {} };
-    port.append({ topic: 't', partition, timestampMs: 1, headers: undefined, buf, keyStart: -1, keyEnd: -1, valueStart: 0, valueEnd: buf.length }, pending);
-    await port.flush();
-  }
-  await port[Symbol.asyncDispose]();
+  for (const value of values) await fillAt(link, 't', partition, [value]);
 }
 
 async function member(raw: ConsumerOptions = {}): Promise<{ readonly port: ConsumerPort; readonly failures: TurnpikeError[] }> {
@@ -47,14 +40,6 @@ async function member(raw: ConsumerOptions = {}): Promise<{ readonly port: Consu
   const port = link.consumer(compileConsumerOptions('g', { fetchWaitMs: 20, requestTimeoutMs: 2_000, ...raw }));
   await port.subscribe(['t'], { assigned: () => {}, revoking: async () => {}, lost: () => {}, failed: (e) => void failures.push(e) });
   return { port, failures };
-}
-
-/** Reads until `count` have come, within 5 s. */
-async function read(port: ConsumerPort, count: number): Promise<string[]> {
-  const got: string[] = [];
-  const until = performance.now() + 5_000;
-  while (got.length < count && performance.now() < until) for (const b of await port.poll(100)) got.push(...[...b.records].map((r) => String(r.value)));
-  return got;
 }
 
 /** Fetches as they came, from now on. */
@@ -77,7 +62,7 @@ describe('wire fetch: sessions', () => {
     expect(quiet().flatMap((f) => [...f.asks, ...f.forgotten])).toEqual([]);
     const busy = fetchesFrom();
     await fill(1, ['a', 'b']);
-    expect(await read(port, 2)).toEqual(['a', 'b']);
+    expect(await readValues(port, 2)).toEqual(['a', 'b']);
     await expect.poll(() => busy().flatMap((f) => f.asks.map((a) => `${a.partition}@${a.offset}`))).toContain('1@2');
     expect(new Set(busy().flatMap((f) => f.asks.map((a) => a.partition)))).toEqual(new Set([1]));
   });
@@ -85,27 +70,27 @@ describe('wire fetch: sessions', () => {
   it('has a partition forgotten that is not to be read, and asks for it again when it is', async () => {
     const { port } = await member();
     await fill(0, ['a']);
-    expect(await read(port, 1)).toEqual(['a']);
+    expect(await readValues(port, 1)).toEqual(['a']);
     port.pause([{ topic: 't', partition: 0 }]);
     await fill(0, ['b']); // Read ahead; and then no more.
     const paused = fetchesFrom();
     await expect.poll(() => paused().flatMap((f) => f.forgotten)).toEqual(['t/0']);
     await fill(0, ['c']);
     port.resume([{ topic: 't', partition: 0 }]);
-    expect(await read(port, 2)).toEqual(['b', 'c']);
+    expect(await readValues(port, 2)).toEqual(['b', 'c']);
   });
 
   it('begins another where the broker has lost it, without a record lost or read twice', async () => {
     const { port } = await member();
     await fill(0, ['a']);
-    expect(await read(port, 1)).toEqual(['a']);
+    expect(await readValues(port, 1)).toEqual(['a']);
     broker.sessions.clear(); // FETCH_SESSION_ID_NOT_FOUND
     await fill(0, ['b']);
-    expect(await read(port, 1)).toEqual(['b']);
+    expect(await readValues(port, 1)).toEqual(['b']);
     for (const session of broker.sessions.values()) session.epoch += 7; // INVALID_FETCH_SESSION_EPOCH
     await fill(0, ['c']);
     await fill(2, ['d']);
-    expect((await read(port, 2)).sort()).toEqual(['c', 'd']);
+    expect((await readValues(port, 2)).sort()).toEqual(['c', 'd']);
     expect(broker.fetches.filter((f) => f.sessionEpoch === 0).map((f) => f.sessionId)).toEqual([0, 0, expect.any(Number)]);
     expect(broker.sessions.size).toBe(1);
   });
@@ -113,21 +98,21 @@ describe('wire fetch: sessions', () => {
   it('ends the one that there may be after a connection has ended in the middle', async () => {
     const { port } = await member();
     await fill(0, ['a']);
-    expect(await read(port, 1)).toEqual(['a']);
+    expect(await readValues(port, 1)).toEqual(['a']);
     broker.cut();
     await fill(0, ['b']);
-    expect(await read(port, 1)).toEqual(['b']);
+    expect(await readValues(port, 1)).toEqual(['b']);
     expect(broker.sessions.size).toBe(1);
   });
 
   it('is no error to anybody: a session that is gone pauses nothing', async () => {
     const { port, failures } = await member();
     await fill(0, ['a']);
-    await read(port, 1);
+    await readValues(port, 1);
     broker.sessions.clear();
     const started = performance.now();
     await fill(0, ['b']);
-    expect(await read(port, 1)).toEqual(['b']);
+    expect(await readValues(port, 1)).toEqual(['b']);
     expect(performance.now() - started).toBeLessThan(1_000);
     expect(failures.map((e) => e.facts?.kafkaError)).not.toContain(FETCH_SESSION_ID_NOT_FOUND);
     expect([failures, warned]).toEqual([[], []]);
@@ -139,28 +124,28 @@ describe('wire fetch: leader epochs', () => {
     broker.epochs.set('t/0', 4);
     const { port } = await member();
     await fill(0, ['a']);
-    await read(port, 1);
+    await readValues(port, 1);
     await expect.poll(() => broker.fetches.at(-1)?.asks.find((a) => a.partition === 0)).toMatchObject({ offset: 1n, leaderEpoch: 4, lastEpoch: 4 });
   });
 
   it('learns of a newer leader from the one that refuses it, and reads on', async () => {
     const { port, failures } = await member();
     await fill(0, ['a']);
-    expect(await read(port, 1)).toEqual(['a']);
+    expect(await readValues(port, 1)).toEqual(['a']);
     broker.epochs.set('t/0', 1); // FENCED_LEADER_EPOCH, until the metadata is fresh
     await fill(0, ['b']);
-    expect(await read(port, 1)).toEqual(['b']);
+    expect(await readValues(port, 1)).toEqual(['b']);
     await expect.poll(() => broker.fetches.at(-1)?.asks.find((a) => a.partition === 0)).toMatchObject({ leaderEpoch: 1, lastEpoch: 1 });
     broker.epochs.set('t/0', 0); // UNKNOWN_LEADER_EPOCH: a leader that doesn't know yet that it is
     await fill(0, ['c']);
-    expect(await read(port, 1)).toEqual(['c']);
+    expect(await readValues(port, 1)).toEqual(['c']);
     expect(failures).toEqual([]);
   });
 
   it('goes back to where the log of an unclean leader parts from what was read, and says so', async () => {
     const { port, failures } = await member();
     await fill(0, ['a', 'b', 'c']);
-    expect(await read(port, 3)).toEqual(['a', 'b', 'c']);
+    expect(await readValues(port, 3)).toEqual(['a', 'b', 'c']);
     broker.log.get('t/0')?.splice(1);
     broker.epochs.set('t/0', 1);
     broker.onDiverging = ({ partition, offset }) => (partition === 0 && offset > 1n ? { epoch: 0, endOffset: 1n } : undefined);
@@ -168,7 +153,7 @@ describe('wire fetch: leader epochs', () => {
     expect(warned[0]?.[1]).toEqual({ topic: 't', partition: 0, group: 'g', from: '3', to: '1' });
     broker.onDiverging = () => undefined;
     await fill(0, ['x']);
-    expect(await read(port, 1)).toEqual(['x']);
+    expect(await readValues(port, 1)).toEqual(['x']);
     expect(failures).toEqual([]);
   });
 
@@ -176,7 +161,7 @@ describe('wire fetch: leader epochs', () => {
     broker.committed.set('t/0', 0n).set('t/1', 0n).set('t/2', 0n);
     const { port, failures } = await member({ startAt: 'fail' });
     await fill(0, ['a', 'b', 'c']);
-    expect(await read(port, 3)).toEqual(['a', 'b', 'c']);
+    expect(await readValues(port, 3)).toEqual(['a', 'b', 'c']);
     broker.onDiverging = ({ partition }) => (partition === 0 ? { epoch: 0, endOffset: 1n } : undefined);
     await expect.poll(() => failures).toHaveLength(1);
     expect(failures[0]).toMatchObject({ code: 'OFFSET_OUT_OF_RANGE', facts: { topic: 't', partition: 0, offset: 3n } });
@@ -215,7 +200,7 @@ describe('wire fetch: what is read ahead', () => {
   it('counts what waits for handlers, and goes on when that is handled', async () => {
     await fill(0, values(30));
     const { port } = await member({ maxPrefetchBytes: 64 * KIB, maxPartitionFetchBytes: 32 * KIB });
-    const first = await read(port, 1);
+    const first = await readValues(port, 1);
     port.waiting?.(64 * KIB);
     const rest = await port.poll(300);
     const before = broker.fetchedBytes;
@@ -223,14 +208,14 @@ describe('wire fetch: what is read ahead', () => {
     expect(broker.fetchedBytes).toBe(before);
     port.waiting?.(0);
     const had = first.length + rest.reduce((sum, b) => sum + b.records.length, 0);
-    expect(await read(port, 30 - had)).toHaveLength(30 - had);
+    expect(await readValues(port, 30 - had)).toHaveLength(30 - had);
   });
 
   it('does not wait long for partitions that have nothing new, while others only wait for room', async () => {
     await fill(0, values(40));
     const { port } = await member({ fetchWaitMs: 5_000, maxPartitionFetchBytes: 32 * KIB });
     const started = performance.now();
-    expect(await read(port, 40)).toHaveLength(40);
+    expect(await readValues(port, 40)).toHaveLength(40);
     expect(performance.now() - started).toBeLessThan(4_000);
   });
 
@@ -239,6 +224,6 @@ describe('wire fetch: what is read ahead', () => {
     broker.onFetch = ({ partition }) => (partition === 1 ? NOT_LEADER : 0);
     const { port } = await member();
     await fill(0, ['a']);
-    expect(await read(port, 1)).toEqual(['a']);
+    expect(await readValues(port, 1)).toEqual(['a']);
   });
 });

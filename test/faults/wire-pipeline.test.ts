@@ -1,7 +1,8 @@
 import { compileProducerOptions, type ProducerOptions, type TurnpikeError } from '@turnpike/core';
-import { type DrainGate, openGate, type Pending, type ProducerPort, systemClock } from '@turnpike/core/spi';
+import { type DrainGate, openGate, type ProducerPort } from '@turnpike/core/spi';
 import { type CertificateAuthority, certificateAuthority } from '@turnpike/testing';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { sendValue } from '../support/records.ts';
 import { FakeBroker } from './fake-broker.ts';
 import { linkTo } from './link.ts';
 
@@ -31,19 +32,8 @@ async function setUp(options: ProducerOptions = {}, gate: DrainGate = openGate) 
 }
 
 /** The offset, or the error. */
-function send(port: ProducerPort, bytes = FULL, withinMs = 5_000): Promise<bigint | TurnpikeError> {
-  const buf = Buffer.alloc(bytes, 'x');
-  return new Promise((resolve) => {
-    const pending: Pending = {
-      deadlineMs: systemClock.monotonic() + withinMs,
-      attempts: 0,
-      span: undefined,
-      acknowledge: (batch, i) => resolve(batch.baseOffset + BigInt(i)),
-      fail: resolve,
-    };
-    port.append({ topic: 't', partition: 0, timestampMs: 1, headers: undefined, buf, keyStart: -1, keyEnd: -1, valueStart: 0, valueEnd: bytes }, pending);
-  });
-}
+const send = (port: ProducerPort, bytes = FULL, withinMs = 5_000): Promise<bigint | TurnpikeError> =>
+  sendValue(port, { topic: 't', partition: 0, value: Buffer.alloc(bytes, 'x'), withinMs });
 
 describe('full batches of one partition', () => {
   it('go one behind another without waiting for answers, once the broker has had one of their epoch', async () => {

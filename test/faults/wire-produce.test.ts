@@ -1,7 +1,8 @@
-import { compileProducerOptions, type ProducerOptions, type TurnpikeError } from '@turnpike/core';
-import { type Link, type Pending, type ProducerPort, type SettledBatch, systemClock } from '@turnpike/core/spi';
+import { compileProducerOptions, type ProducerOptions } from '@turnpike/core';
+import type { Link, ProducerPort, SettledBatch } from '@turnpike/core/spi';
 import { type CertificateAuthority, certificateAuthority } from '@turnpike/testing';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { sendValue } from '../support/records.ts';
 import { FakeBroker } from './fake-broker.ts';
 import { linkTo } from './link.ts';
 
@@ -39,20 +40,8 @@ async function open(options: ProducerOptions = {}): Promise<void> {
 }
 
 /** The offset, or the error. */
-function send(value: string, partition = 0, o: { topic?: string; timestampMs?: number; withinMs?: number } = {}): Promise<bigint | TurnpikeError> {
-  const buf = Buffer.from(value);
-  return new Promise((resolve) => {
-    const pending: Pending = {
-      deadlineMs: systemClock.monotonic() + (o.withinMs ?? 3_000),
-      attempts: 0,
-      span: undefined,
-      acknowledge: (batch, i) => resolve(batch.baseOffset < 0n ? -1n : batch.baseOffset + BigInt(i)),
-      fail: resolve,
-    };
-    const { topic = 't', timestampMs = 1 } = o;
-    port.append({ topic, partition, timestampMs, headers: undefined, buf, keyStart: -1, keyEnd: -1, valueStart: 0, valueEnd: buf.length }, pending);
-  });
-}
+const send = (value: string, partition = 0, { topic = 't', withinMs = 3_000, ...more }: { topic?: string; timestampMs?: number; withinMs?: number } = {}) =>
+  sendValue(port, { topic, partition, value: Buffer.from(value), withinMs, ...more });
 
 const sequences = (partition = 0) =>
   broker.produced.filter((b) => b.topic === 't' && b.partition === partition).map((b) => `${b.epoch}:${b.sequence}+${b.count}`);

@@ -1,7 +1,8 @@
 import { compileProducerOptions, type ProducerOptions, type TurnpikeError } from '@turnpike/core';
-import { type CompiledProducerOptions, type Link, type Pending, type ProducerPort, systemClock, type TransactionPort } from '@turnpike/core/spi';
+import type { CompiledProducerOptions, Link, ProducerPort, TransactionPort } from '@turnpike/core/spi';
 import { type CertificateAuthority, certificateAuthority } from '@turnpike/testing';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { sendValue } from '../support/records.ts';
 import { FakeBroker } from './fake-broker.ts';
 import type { TransactionOutcome, TransactionRequest } from './fake-transactions.ts';
 import { linkTo, random } from './link.ts';
@@ -66,23 +67,8 @@ interface Sending {
 }
 
 /** The offset, or the error. */
-function send({ port }: Pick<Producer, 'port'>, { topic = 't', partition = 0, bytes = 1, withinMs = 5_000 }: Sending = {}): Promise<bigint | TurnpikeError> {
-  const buf = Buffer.alloc(bytes, 'x');
-  return new Promise((resolve) => {
-    const pending: Pending = {
-      deadlineMs: systemClock.monotonic() + withinMs,
-      attempts: 0,
-      span: undefined,
-      acknowledge: (batch, i) => resolve(batch.baseOffset + BigInt(i)),
-      fail: resolve,
-    };
-    try {
-      port.append({ topic, partition, timestampMs: 1, headers: undefined, buf, keyStart: -1, keyEnd: -1, valueStart: 0, valueEnd: bytes }, pending);
-    } catch (error) {
-      resolve(error as TurnpikeError);
-    }
-  });
-}
+const send = ({ port }: Pick<Producer, 'port'>, { topic = 't', partition = 0, bytes = 1, withinMs = 5_000 }: Sending = {}): Promise<bigint | TurnpikeError> =>
+  sendValue(port, { topic, partition, value: Buffer.alloc(bytes, 'x'), withinMs }).catch((error: TurnpikeError) => error);
 
 async function transact(producer: Producer, end: 'commit' | 'abort', partitions: readonly number[] = [0]): Promise<void> {
   await producer.transaction.begin();

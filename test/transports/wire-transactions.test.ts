@@ -1,8 +1,9 @@
 import { compileConsumerOptions, compileProducerOptions, type TurnpikeError } from '@turnpike/core';
-import { type ConsumerPort, type Link, type Pending, type ProducerPort, systemClock, type TopicPartition, type TransactionPort } from '@turnpike/core/spi';
+import type { ConsumerPort, Link, ProducerPort, TopicPartition, TransactionPort } from '@turnpike/core/spi';
 import { mtlsIdentity } from '@turnpike/identity';
 import { type Platform, startPlatform } from '@turnpike/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { sendValue } from '../support/records.ts';
 import { Desk, openLink } from '../support/service.ts';
 
 let platform: Platform;
@@ -32,29 +33,8 @@ async function setUp(name: string, topics: readonly string[], groups: readonly s
   return { link, open, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 
-function append(port: ProducerPort, topic: string, partition: number, value: Buffer): Promise<bigint | TurnpikeError> {
-  return new Promise((resolve) => {
-    const pending: Pending = {
-      deadlineMs: systemClock.monotonic() + 20_000,
-      attempts: 0,
-      span: undefined,
-      acknowledge: (batch, i) => resolve(batch.baseOffset + BigInt(i)),
-      fail: resolve,
-    };
-    const record = {
-      topic,
-      partition,
-      timestampMs: Date.now(),
-      headers: undefined,
-      buf: value,
-      keyStart: -1,
-      keyEnd: -1,
-      valueStart: 0,
-      valueEnd: value.length,
-    };
-    if (!port.append(record, pending)) throw new Error('no room');
-  });
-}
+const append = (port: ProducerPort, topic: string, partition: number, value: Buffer): Promise<bigint | TurnpikeError> =>
+  sendValue(port, { topic, partition, value, withinMs: 20_000 });
 
 /** A member, which gives up at once what it is asked for. */
 async function join(link: Link, group: string, topic: string, protocol: 'classic' | 'consumer' = 'classic') {

@@ -1,8 +1,6 @@
-// Batches as Java's own client builds them (org.apache.kafka.common.record.internal.MemoryRecordsBuilder, kafka-clients 4.3.1), in hex: base offset 100, leader epoch 5; four odd records and 24
-// that compress well; the transactional one and the markers are of producer 77.
-import { readFileSync } from 'node:fs';
 import { gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
+import { golden, plain, where } from './batch.fixture.ts';
 import * as reader from './batch-reader.ts';
 
 const { inflateAside, scanBatches } = reader;
@@ -11,21 +9,11 @@ const decodeBatches = (...args: Parameters<typeof reader.decodeBatches>) => {
   return { records: [...records], nextOffset };
 };
 
-const java = new Map(
-  readFileSync(new URL('batch.golden.txt', import.meta.url), 'utf8')
-    .trimEnd()
-    .split('\n')
-    .map((line) => line.split(' ') as [string, string])
-    .map(([name, hex]) => [name, Buffer.from(hex, 'hex')]),
-);
-const golden = (name: string): Buffer => Buffer.from(java.get(name) ?? expect.unreachable(`no ${name} in batch.golden.txt`));
 /** The same batch elsewhere in the log; the offset isn't part of the checksum. */
 const at = (offset: bigint, batch: Buffer): Buffer => {
   batch.writeBigInt64BE(offset, 0);
   return batch;
 };
-const where = (fetchOffset: bigint) => ({ topic: 't', partition: 3, fetchOffset });
-const plain = (bytes: Uint8Array | null) => (bytes === null ? null : Buffer.from(bytes).toString());
 
 /** A batch of records without keys, for what Java doesn't build. */
 function batchOf(values: readonly string[]): Buffer {

@@ -1,23 +1,11 @@
-// Batches as Java's own client builds them (org.apache.kafka.common.record.internal.MemoryRecordsBuilder, kafka-clients 4.3.1), in hex: base offset 100, leader epoch 5; four odd records and 24
-// that compress well; the transactional one and the markers are of producer 77.
-import { readFileSync } from 'node:fs';
 import { Reader, readRecordsBatch } from '@platformatic/kafka';
 import { compileProducerOptions } from '@turnpike/core';
 import { accumulate, type BufferedRecord, type Compression, openGate, type Pending, type ProduceBatch, systemClock } from '@turnpike/core/spi';
 import { describe, expect, it } from 'vitest';
+import { golden, plain, where } from './batch.fixture.ts';
 import { decodeBatches } from './batch-reader.ts';
 import { type BatchSequence, COMPRESSIONS, compressBatch, sealBatch } from './batch-writer.ts';
 
-const java = new Map(
-  readFileSync(new URL('batch.golden.txt', import.meta.url), 'utf8')
-    .trimEnd()
-    .split('\n')
-    .map((line) => line.split(' ') as [string, string])
-    .map(([name, hex]) => [name, Buffer.from(hex, 'hex')]),
-);
-const golden = (name: string): Buffer => Buffer.from(java.get(name) ?? expect.unreachable(`no ${name} in batch.golden.txt`));
-const where = (fetchOffset: bigint) => ({ topic: 't', partition: 3, fetchOffset });
-const plain = (bytes: Uint8Array | null) => (bytes === null ? null : Buffer.from(bytes).toString());
 const record = (init: Partial<BufferedRecord> = {}): BufferedRecord => ({
   key: null,
   value: null,
